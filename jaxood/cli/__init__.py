@@ -1,0 +1,72 @@
+"""The console command `jaxood`: one module a sub-command, imported only when it is called."""
+
+import argparse
+import importlib
+import sys
+
+from jaxood.errors import UsageError
+
+COMMANDS = {
+    "evaluate": "tell in-distribution from out-of-distribution data, and report how well",
+    "attribute": "draw which places of an image a decision rests on",
+    "road": "measure how faithful such maps are, by removing pixels",
+    "fit": "make a detector file from a model and in-distribution images",
+    "detect": "say for each image whether it is out of distribution",
+    "convert": "turn a PyTorch checkpoint into a weights file",
+    "models": "list the architectures and the weights that can be converted",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are one line and exit code 2, like all other wrong input."""
+
+    def error(self, message):
+        raise UsageError("arguments", message, "what --help lists", f"See: {self.prog} --help")
+
+
+def build_parser(command: str, prog: str) -> argparse.ArgumentParser:
+    """The parser of one sub-command: its module's docstring, its `add_arguments`."""
+    module = importlib.import_module(f"jaxood.cli.{command}")
+    parser = Parser(
+        prog=prog,
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
+    return parser
+
+
+def main(command: str, arguments: list[str], prog: str | None = None) -> int:
+    """Runs one sub-command; returns its exit code: 0, or 2 for wrong input."""
+    prog = prog or f"jaxood {command}"
+    try:
+        args = build_parser(command, prog).parse_args(arguments)
+        args.run(args)
+    except UsageError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry() -> None:
+    """The console script."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: jaxood COMMAND [options]\n\ncommands:")
+        for name, text in COMMANDS.items():
+            print(f"  {name:<10} {text}")
+        print("\njaxood COMMAND --help tells the options of one.")
+        sys.exit(0 if arguments else 2)
+    if arguments[0] not in COMMANDS:
+        from jaxood.errors import choose
+
+        try:
+            choose("COMMAND", arguments[0], COMMANDS)
+        except UsageError as error:
+            sys.exit(print(f"jaxood: {error}", file=sys.stderr) or 2)
+    sys.exit(main(arguments[0], arguments[1:]))

@@ -1,0 +1,88 @@
+"""What every model has in common: named stages in order, a pooling, a head."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxood.errors import choose
+from jaxood.outputs import Head, LinearHead, ModelOutputs, NormLinearHead
+
+
+class LinearClassifier(nnx.Module):
+    """The parameters of a `LinearHead`."""
+
+    def __init__(self, channels: int, classes: int):
+        self.kernel = nnx.Param(jnp.zeros((channels, classes)))
+        self.bias = nnx.Param(jnp.zeros(classes))
+
+    def head(self) -> Head:
+        return LinearHead(self.kernel[...], self.bias[...])
+
+
+class NormLinearClassifier(nnx.Module):
+    """The parameters of a `NormLinearHead`."""
+
+    def __init__(self, channels: int, classes: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.shift = nnx.Param(jnp.zeros(channels))
+        self.kernel = nnx.Param(jnp.zeros((channels, classes)))
+        self.bias = nnx.Param(jnp.zeros(classes))
+        self.epsilon = epsilon
+
+    def head(self) -> Head:
+        return NormLinearHead(
+            self.scale[...], self.shift[...], self.kernel[...], self.bias[...], self.epsilon
+        )
+
+
+class Backbone(nnx.Module):
+    """Stages applied in order to normalised NHWC images, then pooling and head.
+
+    A stage is one residual block or less, named as in the published checkpoints
+    ("layer4.2"). Batch norm is folded into the convolutions, so there is no training mode.
+
+    Attributes:
+      pooling: "mean" where pooled is the mean over positions, "class_token" where it is not;
+        attribution by coalitions and purification need the former.
+      cam_layer: the stage whose output class activation maps use unless told otherwise.
+    """
+
+    def __init__(
+        self,
+        stages: dict[str, nnx.Module],
+        classifier: LinearClassifier | NormLinearClassifier,
+        cam_layer: str | None = None,
+        pooling: Literal["mean", "class_token"] = "mean",
+    ):
+        self.stage_names = tuple(stages)  # nnx.Dict forgets the order when it is merged
+        self.stages = nnx.Dict(stages)
+        self.classifier = classifier
+        self.cam_layer = cam_layer or self.stage_names[-1]
+        self.pooling = pooling
+
+    @property
+    def head(self) -> Head:
+        return self.classifier.head()
+
+    def run(self, inputs: Array, start: str | None = None, stop: str | None = None) -> Array:
+        """Runs the stages after `start` (None: from the images) up to and including `stop`."""
+        names = self.stage_names
+        first = names.index(choose("start", start, names)) + 1 if start else 0
+        last = names.index(choose("stop", stop, names)) + 1 if stop else len(names)
+        for name in names[first:last]:
+            inputs = self.stages[name](inputs)
+        return inputs
+
+    def outputs(self, features: Array) -> ModelOutputs:
+        """Pools what the last stage gave, and applies the head."""
+        pooled = features.mean(axis=(1, 2))
+        return ModelOutputs(features, pooled, self.head(pooled))
+
+    def spatial(self, activation: Array) -> Float[Array, "n h w c"]:
+        """What a stage gave as a map; a model of tokens drops its class token here."""
+        return activation
+
+    def __call__(self, images: Float[Array, "n h w 3"]) -> ModelOutputs:
+        return self.outputs(self.run(images))
