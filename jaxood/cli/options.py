@@ -1,0 +1,109 @@
+"""Arguments that several sub-commands share, and what they become."""
+
+import argparse
+from pathlib import Path
+
+from jaxood.cache import cache_dir
+from jaxood.data.images import ImageFiles
+from jaxood.models.registry import LoadedModel
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number in (0, 1], for argparse."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
+    return value
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """--model, --weights, --tag, --dtype, --batch-size, --seed, --cache-dir."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="architecture (see `jaxood models`) or package.module:function of a model of your own",
+    )
+    group.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="weights file made by convert_weights.py; it names its architecture itself",
+    )
+    group.add_argument("--tag", help="weight tag, where the weights file does not tell it")
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="arithmetic of the backbone (default: %(default)s)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=positive,
+        default=32,
+        metavar="N",
+        help="images a step, over all devices (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)"
+    )
+    group.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="for trained and converted weights (default: $JAXOOD_CACHE or ~/.cache/jaxood)",
+    )
+
+
+def load_from(args: argparse.Namespace) -> LoadedModel:
+    """The model that --model and --weights name; the digits network when neither does.
+
+    Raises:
+      UsageError: see `jaxood.models.loading.load_model`.
+    """
+    from jaxood.models.loading import load_model
+    from jaxood.training import digits_weights
+
+    name, weights = args.model, args.weights
+    if weights is None and name in (None, "digits_cnn"):
+        name, weights = "digits_cnn", digits_weights(cache_dir(args.cache_dir))
+    return load_model(name, weights, args.tag, args.dtype)
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """The positional images."""
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="image files, folders of them, or .txt lists with a path a line",
+    )
+
+
+def images_from(args: argparse.Namespace) -> ImageFiles:
+    """The images that were named, as one set.
+
+    Raises:
+      UsageError: for a path that does not exist or a folder without images.
+    """
+    return ImageFiles.from_paths(args.images)
+
+
+def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """--output DIR."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(default),
+        metavar="DIR",
+        help="folder for the results; the same command goes on in it (default: %(default)s)",
+    )

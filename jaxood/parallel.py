@@ -1,0 +1,31 @@
+"""One mesh over all devices: batches split along "data", everything else on each device."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+Tree = TypeVar("Tree")
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the one axis "data" over `devices` (default: all of this process)."""
+    devices = jax.local_devices() if devices is None else devices
+    return Mesh(list(devices), ("data",))
+
+
+def rounded_up(count: int, mesh: Mesh) -> int:
+    """`count`, or the next number that divides evenly over the mesh."""
+    return -(-count // mesh.size) * mesh.size
+
+
+def shard(tree: Tree, mesh: Mesh) -> Tree:
+    """Puts arrays on the mesh, split along their first axis."""
+    return jax.device_put(tree, NamedSharding(mesh, P("data")))
+
+
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
+    """Puts arrays on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))

@@ -1,0 +1,172 @@
+"""The whole flow of an evaluation: one pass over each data set, then every method on small arrays.
+
+image set -> uint8 batches -> device: normalise, backbone, extractors -> Features -> scores
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from jaxood.data.images import ImageSet
+from jaxood.extraction import Extractor, ForwardContext
+from jaxood.models.registry import LoadedModel
+from jaxood.outputs import Head, ModelOutputs
+from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.preprocessing import Preprocessing
+from jaxood.store import Features, FeatureStore, fingerprint, joined
+
+IN_FLIGHT = 2  # batches on the device: one computes while the next is copied there
+CHUNK = 1024  # images between two writes of the store
+SCORE_ROWS = 1024  # rows scored at once
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _step(
+    graphdef,
+    preprocessing: Preprocessing,
+    dtype: str,
+    extractors: tuple[tuple[str, Extractor], ...],
+    state,
+    images: UInt8[Array, "n h w 3"],
+) -> tuple[Float[Array, "n c"], Float[Array, "n k"], dict[str, Float[Array, "n d"]]]:
+    """The compiled step: the feature map lives and dies in here."""
+    model = nnx.merge(graphdef, state)
+    normalised = preprocessing.normalise(images, jnp.dtype(dtype))
+    outputs = model(normalised)
+    context = ForwardContext(normalised, outputs, model.head, model)
+    extras = {name: extractor(context) for name, extractor in extractors}
+    return jax.tree.map(
+        lambda array: array.astype(jnp.float32), (outputs.pooled, outputs.logits, extras)
+    )
+
+
+def extract(
+    model: LoadedModel,
+    images: ImageSet,
+    extractors: Mapping[str, Extractor] | None = None,
+    *,
+    batch_size: int = 32,
+    mesh: Mesh | None = None,
+    store: FeatureStore | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """One pass: pooled, logits and what `extractors` keep, for every image that can be decoded.
+
+    Args:
+      batch_size: images a step over the whole mesh; rounded up to fill it.
+      store: chunks that are there are not computed again, new ones are written as they come.
+
+    Raises:
+      UsageError: when not one image can be decoded.
+    """
+    chunks, first = store.load() if store else ([], 0)
+    if progress:
+        progress(first, len(images))
+    pending: list[Features] = []
+    rows = stream(model, images, extractors, batch_size=batch_size, mesh=mesh, start=first)
+    for end, features in rows:
+        pending.append(features)
+        if progress:
+            progress(end, len(images))
+        if end == len(images) or end - first >= CHUNK:
+            chunks.append(joined(pending))
+            pending = []
+            if store:
+                store.save(chunks[-1], first, end)
+            first = end
+    return joined(chunks)
+
+
+def stream(
+    model: LoadedModel,
+    images: ImageSet,
+    extractors: Mapping[str, Extractor] | None = None,
+    *,
+    batch_size: int = 32,
+    mesh: Mesh | None = None,
+    start: int = 0,
+) -> Iterator[tuple[int, Features]]:
+    """Yields, batch by batch, how many images are done and the features of the decodable ones."""
+    mesh = mesh or data_mesh()
+    batch_size = rounded_up(min(batch_size, len(images)), mesh)
+    graphdef, state = nnx.split(model.module)
+    step = partial(
+        _step,
+        graphdef,
+        model.preprocessing,
+        model.dtype,
+        tuple((extractors or {}).items()),
+        replicate(state, mesh),
+    )
+    reported: set[str] = set()
+
+    def fetched(batch, on_device) -> tuple[int, Features]:
+        pooled, logits, extras = jax.device_get(on_device)
+        new = {own: why for own, why in images.skipped.items() if own not in reported}
+        new = {images.ids[i]: new[images.ids[i]] for i in batch.indices[~batch.valid] if i >= 0}
+        reported.update(new)
+        valid = batch.valid
+        extras = {name: value[valid] for name, value in extras.items()}
+        features = Features(pooled[valid], logits[valid], extras, batch.indices[valid], new)
+        return int(batch.indices.max()) + 1, features
+
+    in_flight: deque = deque()
+    for batch in images.batches(model.preprocessing, batch_size, start):
+        in_flight.append((batch, step(shard(batch.images, mesh))))
+        if len(in_flight) == IN_FLIGHT:
+            yield fetched(*in_flight.popleft())
+    while in_flight:
+        yield fetched(*in_flight.popleft())
+
+
+def extraction_fingerprint(
+    model: LoadedModel, images: ImageSet, extractors: Mapping[str, Extractor]
+) -> str:
+    """Changes with anything that the stored features depend on."""
+    return fingerprint(
+        model.name,
+        model.weights_hash,
+        model.preprocessing,
+        model.dtype,
+        images.fingerprint(),
+        sorted(extractors.items()),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _score_rows(method, state, outputs: ModelOutputs, head: Head) -> Float[Array, " n"]:
+    return method.score(state, outputs, head)
+
+
+def score(method, state, features: Features, head: Head, mesh: Mesh | None = None) -> np.ndarray:
+    """Scores extracted features in blocks of one size; returns one score a row, on the host."""
+    mesh = mesh or data_mesh()
+    block = rounded_up(min(SCORE_ROWS, len(features)), mesh)
+    state, head = replicate((state, head), mesh)
+    wanted = {name: features.extras[name] for name in method.extractors}
+    outputs = ModelOutputs(None, features.pooled, features.logits, wanted)
+    scores = []
+    for first in range(0, len(features), block):
+        rows = jax.tree.map(lambda array: _block(array, first, block), outputs)  # noqa: B023
+        scores.append(_score_rows(method, state, shard(rows, mesh), head))
+    return np.concatenate(jax.device_get(scores))[: len(features)]
+
+
+def _block(array: np.ndarray, first: int, size: int) -> np.ndarray:
+    """Rows from `first` on, the last one repeated to fill `size`."""
+    rows = array[first : first + size]
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+
+
+def train_outputs(features: Features) -> ModelOutputs:
+    """Extracted features as what `fit` takes."""
+    return ModelOutputs(None, *(jax.device_put(part) for part in features[:3]))
