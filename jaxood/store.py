@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 
 class Features(NamedTuple):
-    """What one pass keeps of a data set, on the host; images that could not be decoded are left out.
+    """What one pass keeps of a data set, on the host; undecodable images are left out.
 
     Attributes:
       indices: place in the data set of each row.

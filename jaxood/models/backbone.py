@@ -77,6 +77,7 @@ class Backbone(nnx.Module):
 
     def outputs(self, features: Array) -> ModelOutputs:
         """Pools what the last stage gave, and applies the head."""
+        features = features.astype(jnp.float32)  # the backbone may run in bfloat16
         pooled = features.mean(axis=(1, 2))
         return ModelOutputs(features, pooled, self.head(pooled))
 

@@ -41,6 +41,7 @@ class LoadedModel:
     Attributes:
       name: architecture name, or the import path of a model of the user's own.
       weights_hash: SHA-256 of the weights file, for fingerprints.
+      dtype: of the backbone's arithmetic; pooled features and head are float32 always.
     """
 
     module: nnx.Module
@@ -48,3 +49,4 @@ class LoadedModel:
     name: str
     tag: str
     weights_hash: str
+    dtype: str = "float32"
