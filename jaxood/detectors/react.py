@@ -1,0 +1,43 @@
+"""ReAct: pooled features are cut off at a value that few training features pass.
+
+  pooled' = min(pooled, c),   c = the given percentile of all training features
+
+Sun, Guo, Li: "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021.
+OpenOOD's percentile is 90; the NNGuide code takes the 95th, over its bank
+(`react[percentile=95]`), and L2-normalises after the cut, as every detector here does.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxood.detectors.contract import Transform, require
+from jaxood.outputs import with_pooled
+
+
+class ReActState(NamedTuple):
+    threshold: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class ReAct(Transform):
+    """Cuts pooled features off at a percentile of the training features."""
+
+    percentile: float = 90.0
+
+    State: ClassVar = ReActState
+    needs_train: ClassVar = True
+
+    def __post_init__(self):
+        wanted = "a percentile between 0 and 100"
+        require(0 < self.percentile <= 100, "react.percentile", self.percentile, wanted)
+
+    def fit(self, train, labels, head):
+        threshold = np.percentile(np.asarray(train.pooled), self.percentile)
+        return ReActState(jnp.asarray(threshold, jnp.float32))
+
+    def apply(self, state, outputs, head):
+        return with_pooled(outputs, jnp.minimum(outputs.pooled, state.threshold), head)
