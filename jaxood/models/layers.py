@@ -1,0 +1,152 @@
+"""What the convolutional networks are made of: NHWC, batch norm already in kernel and bias."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+Activation = Callable[[Array], Array]
+
+
+def relu(x: Array) -> Array:
+    return jax.nn.relu(x)
+
+
+def relu6(x: Array) -> Array:
+    return jax.nn.relu6(x)
+
+
+def _pads(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
+    """Zeros before and after an axis: as many on both sides, or TensorFlow's "SAME"."""
+    if padding == "SAME":
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
+    return padding, padding
+
+
+def _dense(x, kernel, stride, pads, groups=1):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision="highest",
+    )
+
+
+def _pointwise(x, kernel, stride):
+    x = x[:, ::stride, ::stride]
+    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision="highest")
+    return flat.reshape(*x.shape[:3], -1)
+
+
+def _depthwise(x, kernel, stride, pads):
+    """Shifted multiply-adds: one fused loop, where the CPU's grouped convolution is 50x slower."""
+    rows, columns = kernel.shape[:2]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height = (x.shape[1] - rows) // stride + 1
+    width = (x.shape[2] - columns) // stride + 1
+    total = 0.0
+    for i in range(rows):
+        for j in range(columns):
+            part = x[:, i : i + (height - 1) * stride + 1 : stride]
+            part = part[:, :, j : j + (width - 1) * stride + 1 : stride]
+            weight = kernel[i, j, 0].astype(jnp.float32)
+            total = total + part.astype(jnp.float32) * weight[None, None, None]
+    return total.astype(x.dtype)
+
+
+def _grouped(x, kernel, stride, pads, groups):
+    """One dense convolution a group."""
+    inputs = jnp.split(x, groups, axis=-1)
+    kernels = jnp.split(kernel, groups, axis=-1)
+    parts = [_dense(a, b, stride, pads) for a, b in zip(inputs, kernels, strict=True)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def convolve(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    stride: int,
+    padding: int | str,
+    groups: int,
+) -> Float[Array, "n h2 w2 o"]:
+    """`lax.conv_general_dilated`, and on a CPU what is faster there."""
+    pads = tuple(_pads(x.shape[1 + axis], kernel.shape[axis], stride, padding) for axis in range(2))
+    if kernel.shape[:2] == (1, 1) and groups == 1:
+        return _pointwise(x, kernel, stride)
+
+    def anywhere(x, kernel):
+        return _dense(x, kernel, stride, pads, groups)
+
+    if groups == 1:
+        return anywhere(x, kernel)
+
+    def cpu(x, kernel):
+        if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3]:
+            return _depthwise(x, kernel, stride, pads)
+        return _grouped(x, kernel, stride, pads, groups)
+
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=anywhere)
+
+
+def add_bias(x: Array, bias: Array) -> Array:
+    """`bias` is per channel; a whole array may stand in for it (FullGrad)."""
+    return x + jnp.expand_dims(bias, tuple(range(x.ndim - bias.ndim)))
+
+
+class Conv(nnx.Module):
+    """Convolution, bias, activation.
+
+    Attributes:
+      padding: zeros on each side, as in torch, or "SAME" as in TensorFlow.
+      activation: None where there is none.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 1,
+        stride: int = 1,
+        padding: int | str | None = None,
+        groups: int = 1,
+        activation: Activation | None = None,
+    ):
+        self.kernel = nnx.Param(jnp.zeros((size, size, inputs // groups, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.stride = stride
+        self.padding = size // 2 if padding is None else padding
+        self.groups = groups
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
+        x = convolve(x, self.kernel[...], self.stride, self.padding, self.groups)
+        x = add_bias(x, self.bias[...])
+        return self.activation(x) if self.activation else x
+
+
+class MaxPool(nnx.Module):
+    """Maximum over windows; what lies outside the image never wins."""
+
+    def __init__(self, size: int, stride: int, padding: int):
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+        pads = [(self.padding, self.padding)] * 2
+        return nnx.max_pool(x, (self.size,) * 2, (self.stride,) * 2, pads)
+
+
+class SqueezeExcite(nnx.Module):
+    """Channels scaled by a small network of their means (Hu et al., CVPR 2018)."""
+
+    def __init__(self, channels: int, squeezed: int, activation: Activation = relu):
+        self.fc1 = Conv(channels, squeezed, activation=activation)
+        self.fc2 = Conv(squeezed, channels)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        return x * jax.nn.sigmoid(self.fc2(self.fc1(x.mean(axis=(1, 2), keepdims=True))))

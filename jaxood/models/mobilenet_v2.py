@@ -1,0 +1,55 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018), width 1.0, as torchvision has it."""
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxood.models.backbone import Backbone, LinearClassifier
+from jaxood.models.layers import Conv, relu6
+
+# expansion, output channels, repeats, stride of the first (table 2 of the paper)
+BLOCKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class InvertedResidual(nnx.Module):
+    """Widen by 1x1, convolve each channel alone, narrow by 1x1 without activation."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        expansion: int,
+        size: int = 3,
+        stride: int = 1,
+        padding: int | str | None = None,
+    ):
+        width = inputs * expansion
+        self.expand = Conv(inputs, width, activation=relu6) if expansion > 1 else None
+        self.depthwise = Conv(width, width, size, stride, padding, width, relu6)
+        self.project = Conv(width, outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Array:
+        wide = self.expand(x) if self.expand else x
+        narrow = self.project(self.depthwise(wide))
+        return x + narrow if self.residual else narrow
+
+
+def mobilenet_v2(num_classes: int = 1000) -> Backbone:
+    """Builds the network with zero weights."""
+    stages: dict[str, nnx.Module] = {"features.0": Conv(3, 32, 3, 2, activation=relu6)}
+    inputs = 32
+    for expansion, outputs, repeats, stride in BLOCKS:
+        for index in range(repeats):
+            block = InvertedResidual(inputs, outputs, expansion, stride=stride if index == 0 else 1)
+            stages[f"features.{len(stages)}"] = block
+            inputs = outputs
+    stages[f"features.{len(stages)}"] = Conv(inputs, 1280, activation=relu6)
+    return Backbone(stages, LinearClassifier(1280, num_classes))
