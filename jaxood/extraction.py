@@ -17,12 +17,14 @@ class ForwardContext:
       images: normalised.
       outputs: with the feature map.
       forward: images to outputs, for extractors that need input gradients.
+      pooling: of the model, as `Backbone.pooling`.
     """
 
     images: Float[Array, "n h w 3"]
     outputs: ModelOutputs
     head: Head
     forward: Callable[[Float[Array, "n h w 3"]], ModelOutputs]
+    pooling: str = "mean"
 
 
 class Extractor(Protocol):
