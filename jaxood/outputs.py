@@ -33,6 +33,10 @@ class LinearHead:
     kernel: Float[Array, "c k"]
     bias: Float[Array, " k"]
 
+    def penultimate(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """What enters the linear layer."""
+        return pooled
+
     def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
         product = jnp.matmul(pooled, self.kernel, precision="highest")
         return product + jnp.expand_dims(self.bias, tuple(range(product.ndim - 1)))
@@ -52,13 +56,16 @@ class NormLinearHead:
     bias: Float[Array, " k"]
     epsilon: float = field(default=1e-5, metadata={"static": True})
 
-    def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+    def penultimate(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """What enters the linear layer: the normed features."""
         lead = tuple(range(pooled.ndim - 1))
         centred = pooled - pooled.mean(axis=-1, keepdims=True)
         variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
         normed = centred * jax.lax.rsqrt(variance + self.epsilon)
-        normed = normed * jnp.expand_dims(self.scale, lead) + jnp.expand_dims(self.shift, lead)
-        return LinearHead(self.kernel, self.bias)(normed)
+        return normed * jnp.expand_dims(self.scale, lead) + jnp.expand_dims(self.shift, lead)
+
+    def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+        return LinearHead(self.kernel, self.bias)(self.penultimate(pooled))
 
 
 Head = LinearHead | NormLinearHead

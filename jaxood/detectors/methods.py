@@ -21,6 +21,7 @@ from jaxood.detectors.react import ReAct
 from jaxood.errors import UsageError, choose
 from jaxood.extraction import Extractor
 from jaxood.outputs import Head, ModelOutputs, with_pooled
+from jaxood.purification import SpatialPurification
 
 DETECTORS: dict[str, type] = {
     "msp": MSP,
@@ -35,7 +36,9 @@ TRANSFORMS: dict[str, type] = {
     "react": ReAct,
 }
 
-VIEWS: dict[str, type] = {}
+VIEWS: dict[str, type] = {
+    "sfp": SpatialPurification,
+}
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,11 @@ def _read_steps(text: str) -> list[tuple[str, dict[str, str]]]:
     steps = [_read_step(part) for part in re.split(r"\+(?![^\[]*\])", text)]
     for name, _ in steps:
         choose(f"method {text!r}", name, [*DETECTORS, *TRANSFORMS, *VIEWS])
-    has_score = any(name in DETECTORS for name, _ in steps)
-    return steps if has_score else [*steps, ("energy", {})]
+    return steps
+
+
+def _with_score(steps: list[tuple[str, dict[str, str]]]) -> list[tuple[str, dict[str, str]]]:
+    return steps if any(name in DETECTORS for name, _ in steps) else [*steps, ("energy", {})]
 
 
 def parse_method(text: str, settings: Settings = {}) -> Method:  # noqa: B006 (never changed)
@@ -151,7 +157,7 @@ def parse_method(text: str, settings: Settings = {}) -> Method:  # noqa: B006 (n
     tables = {**VIEWS, **TRANSFORMS, **DETECTORS}
     views, transforms, detectors = [], [], []
     last_transform = ""
-    for name, own in _read_steps(text):
+    for name, own in _with_score(_read_steps(text)):
         step = build(name, tables[name], {**settings.get(name, {}), **own})
 
         def refuse(what, wanted, remedy=""):
@@ -202,7 +208,7 @@ def parse_methods(
       UsageError: as `parse_method`, and for a parameter of a step that no method has.
     """
     texts = list(dict.fromkeys(texts))
-    steps = {text: _read_steps(text) for text in texts}
+    steps = {text: _with_score(_read_steps(text)) for text in texts}
     used = {name for read in steps.values() for name, _ in read}
     for argument, given in (("--set", settings), ("--sweep", sweeps)):
         for name, values in given.items():
@@ -222,6 +228,8 @@ def parse_methods(
             parts = [(name, dict(own)) for name, own in read]
             for position, field, value in choice:
                 parts[position][1][field] = value
+            if parts[-1] == ("energy", {}) and len(parts) > len(_read_steps(text)):
+                parts.pop()
             name = "+".join(itertools.starmap(_spell, parts)) if choice else text
             methods.append(parse_method(name, settings))
     return methods
