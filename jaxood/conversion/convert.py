@@ -1,0 +1,191 @@
+"""A PyTorch checkpoint becomes a weights file: recognised, planned, checked, then written."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxood.conversion.checkpoint import Checkpoint, from_tensors, read_checkpoint
+from jaxood.conversion.layouts import layouts_of
+from jaxood.conversion.rules import Plan, carry_out, head_classes, make_plan
+from jaxood.errors import UsageError, choose
+from jaxood.models.loading import find_tag, parameter_shapes
+from jaxood.models.registry import ARCHITECTURES
+from jaxood.models.weights_file import WeightsInfo, sha256, write_weights
+
+
+class Match(NamedTuple):
+    """A state dict recognised as an architecture in a layout."""
+
+    architecture: str
+    num_classes: int
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did."""
+
+    output: Path
+    info: WeightsInfo
+    arrays: int
+    parameters: int
+    notes: tuple[str, ...]
+    parity: dict | None = None
+
+    def __str__(self) -> str:
+        info = self.info
+        lines = [
+            f"{self.output}: {info.architecture}, tag {info.tag}, {info.num_classes} classes",
+            f"converted {self.parameters:,} parameters in {self.arrays} arrays"
+            f" from the {info.layout} layout, batch norm folded",
+        ]
+        return "\n".join([*lines, *self.notes])
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, object], architecture: str, layout: str | None = None
+) -> dict[str, np.ndarray]:
+    """Flax parameters by path, from tensors or arrays by torch name.
+
+    Raises:
+      UsageError: with every key left over, target not filled and shape that differs.
+    """
+    checkpoint = from_tensors(state_dict)
+    match = recognise(checkpoint.shapes, architecture, layout)
+    epsilon = match.plan.layout.epsilon
+    return {
+        path: carry_out(step, checkpoint.get, epsilon) for path, step in match.plan.steps.items()
+    }
+
+
+def convert_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    arch: str | None = None,
+    tag: str | None = None,
+    verify: bool = False,
+) -> Report:
+    """Converts a file.
+
+    Args:
+      arch, tag: guessed from the content, the hash and the name of the file when None.
+      verify: also compares with the publisher's own model; see `jaxood.conversion.parity`.
+
+    Raises:
+      UsageError: what cannot be read, recognised, converted or written. Nothing is left behind.
+    """
+    checkpoint, output = Path(checkpoint), Path(output)
+    source = read_checkpoint(checkpoint)
+    digest = sha256(checkpoint)
+    published = _published_as(checkpoint.name, digest)
+    if arch is None and published is not None:
+        arch = published[0]
+    match = recognise(source.shapes, arch)
+    tag = tag or _guess_tag(match, published)
+    plan = match.plan
+    info = WeightsInfo(
+        match.architecture,
+        tag,
+        find_tag(match.architecture, tag).preprocessing,
+        match.num_classes,
+        plan.layout.name,
+        digest,
+        f"jaxood {version('jaxood')}",
+    )
+    shapes = parameter_shapes(match.architecture, match.num_classes)
+    write_weights(
+        output,
+        shapes,
+        lambda path: carry_out(plan.steps[path], source.get, plan.layout.epsilon),
+        info,
+    )
+    notes = source.notes + tuple(f"dropped {n} arrays {what}" for what, n in plan.dropped.items())
+    report = Report(
+        output, info, len(shapes), sum(int(np.prod(shape)) for shape in shapes.values()), notes
+    )
+    return report
+
+
+def recognise(
+    shapes: Mapping[str, tuple[int, ...]], architecture: str | None, layout: str | None = None
+) -> Match:
+    """Finds the architecture and layout whose every parameter a state dict fills.
+
+    Raises:
+      UsageError: none or several fit; what is wrong with the nearest, all of it.
+    """
+    if architecture is not None:
+        choose("--arch", architecture, ARCHITECTURES)
+    names = [architecture] if architecture else list(ARCHITECTURES)
+    attempts = list(_attempts(shapes, names, layout))
+    fitting = {match.architecture: match for match in attempts if not match.plan.problems}
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    if fitting:
+        raise UsageError("--arch", "none", f"one of {', '.join(fitting)}", "The keys fit them all.")
+    nearest = min(attempts, key=lambda match: len(match.plan.problems), default=None)
+    if nearest is None or not nearest.plan.steps:
+        wanted = f"one of {architecture or ', '.join(convertible())}"
+        raise UsageError("--checkpoint", f"keys such as {', '.join(list(shapes)[:3])}", wanted)
+    problems = nearest.plan.problems
+    raise UsageError(
+        "--checkpoint",
+        f"{len(problems)} things that do not fit {nearest.architecture} in the"
+        f" {nearest.plan.layout.name} layout",
+        "all of its parameters and nothing else",
+        "\n  ".join(["In full:", *problems]),
+    )
+
+
+def convertible() -> list[str]:
+    """The architectures that there are conversion rules for."""
+    return [name for name in ARCHITECTURES if layouts_of(name)]
+
+
+def _attempts(
+    shapes: Mapping[str, tuple[int, ...]], architectures: Iterable[str], layout: str | None
+) -> Iterable[Match]:
+    for name in architectures:
+        layouts = layouts_of(name)
+        if layout is not None:
+            layouts = {layout: layouts[choose("layout", layout, layouts)]}
+        for rules in layouts.values():
+            classes = head_classes(shapes, rules)
+            if classes is not None or len(architectures) == 1:
+                classes = classes or 1000
+                yield Match(
+                    name, classes, make_plan(shapes, parameter_shapes(name, classes), rules)
+                )
+
+
+def _published_as(name: str, digest: str) -> tuple[str, str] | None:
+    """Architecture and tag of a published file, told by its hash or, failing that, its name."""
+    for architecture, entry in ARCHITECTURES.items():
+        for tag, weights in entry.tags.items():
+            for published in weights.checkpoints:
+                prefix = re.search(r"-([0-9a-f]{8})\.\w+$", published)
+                if (prefix and digest.startswith(prefix[1])) or published == name:
+                    return architecture, tag
+    return None
+
+
+def _guess_tag(match: Match, published: tuple[str, str] | None) -> str:
+    """The tag that was published as this file, or the only one of this layout."""
+    if published is not None and published[0] == match.architecture:
+        return published[1]
+    tags = ARCHITECTURES[match.architecture].tags
+    layout = match.plan.layout.name
+    same = [name for name, tag in tags.items() if tag.layout == layout] or list(tags)
+    if len(same) == 1:
+        return same[0]
+    raise UsageError(
+        "--tag",
+        f"none, and the checkpoint could be any of {', '.join(same)}",
+        "the one whose preprocessing the checkpoint was trained with",
+        f"Add: --tag {same[0]}",
+    )

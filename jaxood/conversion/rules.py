@@ -1,0 +1,209 @@
+"""Conversion rules as data, and how they are applied: torch modules to Flax parameter paths.
+
+A rule names a torch module, the Flax module that takes its place, and, where batch norm follows,
+the module that is folded into it:
+
+    kernel' = kernel * g,  bias' = (bias - mean) * g + beta,  g = gamma / sqrt(variance + epsilon)
+
+in float64, stored as float32. `{name}` in a rule stands for a number, the same on both sides.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+def keep(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def convolution_kernel(array: np.ndarray) -> np.ndarray:
+    """Out, in, height, width to height, width, in, out."""
+    return array.transpose(2, 3, 1, 0)
+
+
+def linear_kernel(array: np.ndarray) -> np.ndarray:
+    """Out, in to in, out; a 1x1 convolution may stand for a linear layer."""
+    return array.reshape(array.shape[0], -1).T
+
+
+class Rule(NamedTuple):
+    """Attributes:
+    source: torch module; `{name}` matches a number.
+    target: Flax module; `{name}` is that number.
+    params: torch parameter to Flax parameter and transform.
+    norm: torch module of the batch norm that follows, or None.
+    """
+
+    source: str
+    target: str
+    params: Mapping[str, tuple[str, Transform]]
+    norm: str | None = None
+
+
+CONVOLUTION = {"weight": ("kernel", convolution_kernel), "bias": ("bias", keep)}
+LINEAR = {"weight": ("kernel", linear_kernel), "bias": ("bias", keep)}
+LAYER_NORM = {"weight": ("scale", keep), "bias": ("shift", keep)}
+
+
+def conv(source: str, norm: str | None, target: str) -> Rule:
+    return Rule(source, target, CONVOLUTION, norm)
+
+
+def linear(source: str, target: str) -> Rule:
+    return Rule(source, target, LINEAR)
+
+
+def layer_norm(source: str, target: str) -> Rule:
+    return Rule(source, target, LAYER_NORM)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one publisher names the parameters of some architectures.
+
+    Attributes:
+      architectures: the names it is for, as a regular expression.
+      rules: the first that matches a module is used.
+      epsilon: of batch norm, in the publisher's model.
+      dropped: key prefixes that are left out, and why.
+    """
+
+    name: str
+    architectures: str
+    rules: tuple[Rule, ...]
+    epsilon: float = 1e-5
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+IGNORED = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")  # counters of the training
+NORM_PARAMS = ("weight", "bias", "running_mean", "running_var")
+
+
+class Step(NamedTuple):
+    """How one Flax parameter is made: a transform of one source array, then the folding."""
+
+    source: str | None
+    transform: Transform
+    norm: str | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a state dict becomes, decided by names and shapes alone.
+
+    Attributes:
+      steps: by Flax parameter path.
+      problems: one line each; a plan with problems must not be carried out.
+      dropped: how many arrays were left out, by prefix and reason.
+    """
+
+    steps: dict[str, Step]
+    problems: list[str]
+    dropped: dict[str, int]
+    layout: Layout
+
+
+def _match(template: str, module: str) -> dict[str, str] | None:
+    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(template))
+    found = re.fullmatch(pattern, module)
+    return found.groupdict() if found else None
+
+
+def _apply(rules: Iterable[Rule], module: str) -> tuple[Rule, str, str | None] | None:
+    """The first rule for a module, its target, and its batch norm."""
+    for rule in rules:
+        if (numbers := _match(rule.source, module)) is not None:
+            norm = rule.norm.format(**numbers) if rule.norm else None
+            return rule, rule.target.format(**numbers), norm
+    return None
+
+
+def make_plan(
+    shapes: Mapping[str, tuple[int, ...]],
+    targets: Mapping[str, tuple[int, ...]],
+    layout: Layout,
+) -> Plan:
+    """Finds for each target how it is made, and everything that does not fit.
+
+    Args:
+      shapes: of the source arrays, by torch key.
+      targets: shapes to be filled, by Flax path.
+    """
+    steps: dict[str, Step] = {}
+    dropped: dict[str, int] = {}
+    used: set[str] = set()
+    problems: list[str] = []
+    for key in shapes:
+        for prefix, reason in layout.dropped.items():
+            if key.startswith(prefix):
+                dropped[f"{prefix}* ({reason})"] = dropped.get(f"{prefix}* ({reason})", 0) + 1
+                used.add(key)
+    modules = dict.fromkeys(key.rpartition(".")[0] for key in shapes if key not in used)
+    found = {module: match for module in modules if (match := _apply(layout.rules, module))}
+    norms = {norm for _, _, norm in found.values()}
+    for module, (rule, target, norm) in found.items():
+        dotted = f"{module}." if module else ""
+        present = {p: rule.params[p] for p in rule.params if dotted + p in shapes}
+        if module in norms or not present:
+            continue
+        used.update(dotted + p for p in present)
+        for param, (name, transform) in present.items():
+            steps[f"{target}/{name}"] = Step(dotted + param, transform, norm, name)
+        if norm:
+            steps.setdefault(f"{target}/bias", Step(None, keep, norm, "bias"))
+            wanted = [f"{norm}.{p}" for p in NORM_PARAMS]
+            problems += [f"missing in the checkpoint: {key}" for key in wanted if key not in shapes]
+            used.update(wanted)
+    problems += [
+        f"left over in the checkpoint: {key} {tuple(shapes[key])}"
+        for key in shapes
+        if key not in used and not IGNORED.search(key)
+    ]
+    problems += [
+        f"not filled: {path} {shape}" for path, shape in targets.items() if path not in steps
+    ]
+    for path, step in steps.items():
+        if path not in targets:
+            problems.append(f"no place for: {step.source} (would be {path})")
+            continue
+        shape = _shape(step, shapes)
+        if shape is not None and shape != tuple(targets[path]):
+            source = step.source or f"{step.norm}.bias"
+            problems.append(f"shape differs: {source} gives {path} {shape}, wanted {targets[path]}")
+    return Plan(steps, problems, dropped, layout)
+
+
+def head_classes(shapes: Mapping[str, tuple[int, ...]], layout: Layout) -> int | None:
+    """Number of classes by the classifier's bias; None where the layout's head is not there."""
+    (head,) = (rule.source for rule in layout.rules if rule.target == "classifier")
+    return shapes[f"{head}.bias"][0] if f"{head}.bias" in shapes else None
+
+
+def _shape(step: Step, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Shape of a step's result, or None where its source is missing."""
+    source = step.source or f"{step.norm}.bias"
+    if source not in shapes:
+        return None
+    try:
+        return step.transform(np.broadcast_to(np.float32(0), shapes[source])).shape
+    except ValueError:  # not the number of axes that the transform takes
+        return tuple(shapes[source])
+
+
+def carry_out(step: Step, get: Callable[[str], np.ndarray], epsilon: float) -> np.ndarray:
+    """One Flax parameter, float32; `get` reads a source array by its torch key."""
+    value = step.transform(get(step.source)) if step.source else np.zeros(())
+    if step.norm is not None:
+        gamma, beta, mean, variance = (
+            get(f"{step.norm}.{param}").astype(np.float64) for param in NORM_PARAMS
+        )
+        gain = gamma / np.sqrt(variance + epsilon)
+        value = value * gain if step.name == "kernel" else (value - mean) * gain + beta
+    return np.ascontiguousarray(value, np.float32)
