@@ -4,8 +4,10 @@ image set -> uint8 batches -> device: normalise, backbone, extractors -> Feature
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from jaxood.data.images import ImageSet
+from jaxood.data.suites import Suite
+from jaxood.detectors.methods import DETECTORS, Method
+from jaxood.errors import UsageError
+from jaxood.evaluation.metrics import evaluate as measure
+from jaxood.evaluation.report import MethodResult
 from jaxood.extraction import Extractor, ForwardContext
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import Head, ModelOutputs
@@ -42,7 +49,8 @@ def _step(
     model = nnx.merge(graphdef, state)
     normalised = preprocessing.normalise(images, jnp.dtype(dtype))
     outputs = model(normalised)
-    context = ForwardContext(normalised, outputs, model.head, model)
+    pooling = getattr(model, "pooling", "mean")
+    context = ForwardContext(normalised, outputs, model.head, model, pooling)
     extras = {name: extractor(context) for name, extractor in extractors}
     return jax.tree.map(
         lambda array: array.astype(jnp.float32), (outputs.pooled, outputs.logits, extras)
@@ -83,7 +91,16 @@ def extract(
             if store:
                 store.save(chunks[-1], first, end)
             first = end
-    return joined(chunks)
+    features = joined(chunks)
+    if not len(features):
+        first = next(iter(features.skipped.items()))
+        raise UsageError(
+            images.name,
+            f"{len(images)} images, none of which can be decoded",
+            "images",
+            f"The first, {first[0]}: {first[1]}",
+        )
+    return features
 
 
 def stream(
@@ -167,6 +184,120 @@ def _block(array: np.ndarray, first: int, size: int) -> np.ndarray:
     return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
-def train_outputs(features: Features) -> ModelOutputs:
+def fit_outputs(features: Features) -> ModelOutputs:
     """Extracted features as what `fit` takes."""
     return ModelOutputs(None, *(jax.device_put(part) for part in features[:3]))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+      features: by set; the training images, or the bank drawn from them, under "train".
+      sets: the image sets that the features are of.
+      methods: by name.
+      bank: places in the training set of the images that methods were fitted on.
+    """
+
+    results: list[MethodResult]
+    features: dict[str, Features]
+    sets: dict[str, ImageSet]
+    methods: dict[str, Method]
+    bank: np.ndarray | None
+
+
+def evaluate(
+    model: LoadedModel,
+    suite: Suite,
+    methods: Sequence[Method],
+    *,
+    batch_size: int = 32,
+    bank_fraction: float | None = None,
+    convention: str = "plain",
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Callable[[str], Progress] | None = None,
+) -> Evaluation:
+    """Extracts every set of a suite once, then fits, scores and measures each method.
+
+    Args:
+      methods: each also stands against the same score without view and transforms, if that is here.
+      bank_fraction: of the training images, drawn with `seed`, that methods are fitted on.
+      convention: of FPR95, see `jaxood.evaluation.metrics.FPR_CONVENTIONS`.
+      folder: where extracted features are kept, for an interrupted run to go on.
+      progress: given a set's name, returns what is told of each batch.
+
+    Raises:
+      UsageError: when the suite lacks what a method needs; before anything is computed.
+    """
+    bank = train = None
+    if any(method.needs_train for method in methods):
+        bank = _bank(suite, methods, bank_fraction, seed)
+        train = suite.train.subset(bank)
+    sets = {"train": train} if train else {}
+    sets |= {suite.id_test.name: suite.id_test} | suite.ood
+    extractors = {key: one for method in methods for key, one in method.extractors.items()}
+    mesh = data_mesh()
+
+    features = {}
+    for name, images in sets.items():
+        store = None
+        if folder:
+            store = FeatureStore(folder, name, extraction_fingerprint(model, images, extractors))
+        features[name] = extract(
+            model,
+            images,
+            extractors,
+            batch_size=batch_size,
+            mesh=mesh,
+            store=store,
+            progress=progress(name) if progress else None,
+        )
+
+    head = model.module.head
+    outputs = labels = None
+    if train:
+        outputs = fit_outputs(features["train"])
+        labels = None if train.labels is None else train.labels[features["train"].indices]
+    results = []
+    for method in methods:
+        state = method.fit(outputs, labels, head)
+        scores = {
+            name: score(method, state, own, head, mesh)
+            for name, own in features.items()
+            if name != "train"
+        }
+        known = scores[suite.id_test.name]
+        measured = {name: measure(known, scores[name], convention, seed) for name in suite.ood}
+        results.append(MethodResult(method.name, baseline(method.name), scores, measured))
+    return Evaluation(results, features, sets, {method.name: method for method in methods}, bank)
+
+
+def baseline(method: str) -> str | None:
+    """The name of the same score without the view and the transforms of a method, if it has any."""
+    last = method.rpartition("+")[2]
+    score = last if last.partition("[")[0] in DETECTORS else "energy"
+    return score if score != method else None
+
+
+def _bank(
+    suite: Suite, methods: Sequence[Method], bank_fraction: float | None, seed: int
+) -> np.ndarray:
+    """Which training images methods are fitted on, chosen before any is read."""
+    needy = next(method for method in methods if method.needs_train)
+    if suite.train is None:
+        raise UsageError(
+            f"method {needy.name}", "no training images", "some to fit on", "Give --train-dir"
+        )
+    needy = next((method for method in methods if method.needs_labels), None)
+    if needy and suite.train.labels is None:
+        raise UsageError(
+            f"method {needy.name}",
+            "training images without classes",
+            "a folder with a sub-folder for each class",
+        )
+    from jaxood.detectors.bank import draw_bank
+
+    count = len(suite.train)
+    return draw_bank(count, suite.train.labels, bank_fraction, jax.random.key(seed))

@@ -1,6 +1,8 @@
 """Arguments that several sub-commands share, and what they become."""
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxood.cache import cache_dir
@@ -107,3 +109,20 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="DIR",
         help="folder for the results; the same command goes on in it (default: %(default)s)",
     )
+
+
+def progress_bar(name: str) -> Callable[[int, int], None]:
+    """A bar for one image set; returns what is told (images done, images in all)."""
+    from tqdm import tqdm
+
+    bar = None
+
+    def update(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:  # images of an earlier, interrupted run do not count in the rate
+            bar = tqdm(desc=name, total=total, initial=done, unit=" images", file=sys.stderr)
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update

@@ -36,12 +36,14 @@ class ImageSet(Protocol):
       name: for tables and folders.
       ids: one name an image.
       labels: class indices, or None.
+      labels_are_classes: whether they surely are the model's: WordNet ids, numbers, digits.
       skipped: reason by id of the images that could not be decoded so far.
     """
 
     name: str
     ids: tuple[str, ...]
     labels: Int[np.ndarray, " n"] | None
+    labels_are_classes: bool
     skipped: dict[str, str]
 
     def __len__(self) -> int: ...
@@ -77,6 +79,7 @@ class Arrays:
     images: UInt8[np.ndarray, "n h w 3"]
     labels: Int[np.ndarray, " n"] | None
     name: str
+    labels_are_classes: bool = True
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -114,7 +117,7 @@ class ImageFiles:
     ids: tuple[str, ...]
     labels: Int[np.ndarray, " n"] | None
     name: str
-    class_folders: tuple[str, ...] = ()
+    labels_are_classes: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -170,7 +173,7 @@ class ImageFiles:
             tuple(self.ids[index] for index in indices),
             None if self.labels is None else self.labels[indices],
             self.name,
-            self.class_folders,
+            self.labels_are_classes,
         )
 
     def batches(
@@ -228,24 +231,24 @@ def _from_folder(folder: Path, name: str) -> ImageFiles:
             f"files ending in {' '.join(sorted(EXTENSIONS))}, in class sub-folders or flat",
         )
     inside = [path.relative_to(folder) for path in found]
-    labels, classes = None, ()
+    labels, sure = None, False
     if all(len(path.parts) > 1 for path in inside):
-        classes = tuple(sorted({path.parts[0] for path in inside}))
-        number = _class_numbers(classes)
+        number, sure = _class_numbers(sorted({path.parts[0] for path in inside}))
         labels = np.array([number[path.parts[0]] for path in inside])
     ids = tuple(printable(path.as_posix()) for path in inside)
-    return ImageFiles(tuple(found), ids, labels, name, classes)
+    return ImageFiles(tuple(found), ids, labels, name, sure)
 
 
-def _class_numbers(classes: tuple[str, ...]) -> dict[str, int]:
+def _class_numbers(classes: list[str]) -> tuple[dict[str, int], bool]:
+    """Number by folder, and whether the names themselves tell it."""
     if all(folder.isdecimal() for folder in classes):
-        return {folder: int(folder) for folder in classes}
+        return {folder: int(folder) for folder in classes}, True
     from jaxood.data.class_names import imagenet_wnids
 
     wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     if all(folder in wnids for folder in classes):
-        return {folder: wnids[folder] for folder in classes}
-    return {folder: index for index, folder in enumerate(classes)}
+        return {folder: wnids[folder] for folder in classes}, True
+    return {folder: index for index, folder in enumerate(classes)}, False
 
 
 def _from_list(file: Path, name: str) -> ImageFiles:
@@ -259,4 +262,5 @@ def _from_list(file: Path, name: str) -> ImageFiles:
     labelled = all(len(parts) == 2 and parts[1].lstrip("-").isdecimal() for parts in split)
     names = [parts[0] for parts in split] if labelled else lines
     labels = np.array([int(parts[1]) for parts in split]) if labelled else None
-    return ImageFiles(tuple(file.parent / own for own in names), tuple(names), labels, name)
+    paths = tuple(file.parent / own for own in names)
+    return ImageFiles(paths, tuple(names), labels, name, labelled)

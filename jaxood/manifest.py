@@ -1,0 +1,70 @@
+"""What a run was: enough to do it again, and to see why two runs differ."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from jaxood.data.images import ImageSet, printable
+from jaxood.models.registry import LoadedModel
+from jaxood.store import write_atomically
+
+PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
+
+
+def manifest(
+    arguments: Mapping[str, object], model: LoadedModel, sets: Iterable[ImageSet], **more: object
+) -> dict:
+    """Arguments, weights, preprocessing, data with what was skipped, versions, device."""
+    import jax
+
+    devices = jax.local_devices()
+    return {
+        "arguments": {name: plain(value) for name, value in arguments.items() if name != "run"},
+        "model": {
+            "name": model.name,
+            "tag": model.tag,
+            "weights_sha256": model.weights_hash,
+            "dtype": model.dtype,
+            "preprocessing": model.preprocessing.as_dict(),
+        },
+        "data": {
+            images.name: {
+                "images": len(images),
+                "fingerprint": images.fingerprint(),
+                "skipped": dict(sorted(images.skipped.items())),
+            }
+            for images in sets
+        },
+        "versions": {"python": platform.python_version()} | _versions(),
+        "device": {"kind": devices[0].device_kind, "count": len(devices)},
+    } | {name: plain(value) for name, value in more.items()}
+
+
+def write_json(path: Path, values: object) -> None:
+    """Indented, whole or not at all."""
+    write_atomically(path, (json.dumps(plain(values), indent=2) + "\n").encode())
+
+
+def plain(value: object) -> object:
+    """A value as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(own) for own in value]
+    if isinstance(value, Path):
+        return printable(value)
+    if hasattr(value, "tolist"):  # NumPy
+        return value.tolist()
+    return value
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
