@@ -17,23 +17,23 @@ Equal products are taken in the order of the bank, however it is cut or shared o
 
 import logging
 import os
+import weakref
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from jaxood.detectors.contract import Detector, require
 from jaxood.errors import UsageError, choose
-from jaxood.outputs import Head, ModelOutputs
 
 QUERY_BLOCK = 1024
 BANK_BLOCK = 4096
 CHUNK = 16  # about sqrt(block / k) makes chunk maxima and their candidates equally few
-AXIS = "bank"  # the mesh axis over which a bank is shared out
 
 
 class Neighbours(NamedTuple):
@@ -47,13 +47,48 @@ class Bank(NamedTuple):
     """What is searched.
 
     Attributes:
-      rows: L2-normalised, for nnguide times the energy; float32 or bfloat16. A NumPy array stays
-        in host memory and is searched in blocks, outside `jit`.
+      rows: L2-normalised, for nnguide times the energy; float32 or bfloat16.
       size: how many rows count; the rest is padding for an even share over devices.
     """
 
-    rows: Float[Array, "b c"]
+    rows: "Float[Array, 'b c'] | HostRows"
     size: Int[Array, ""]
+
+
+class _Handle:
+    """A hashable name for an array, which does not keep it alive in the caches of `jit`."""
+
+    def __init__(self, rows: np.ndarray):
+        self.rows = weakref.ref(rows)
+
+
+@jax.tree_util.register_pytree_node_class
+class HostRows:
+    """Rows that stay in host memory (a memory map will do), fetched in blocks from inside `jit`.
+
+    A pytree without leaves: nothing that places or traces arrays moves them.
+    """
+
+    def __init__(self, rows: np.ndarray, handle: _Handle | None = None):
+        self.rows = rows
+        self.shape, self.dtype = rows.shape, rows.dtype
+        self._handle = handle or _Handle(rows)
+
+    def block(self, first: Int[Array, ""], size: int) -> Float[Array, "size c"]:
+        handle = self._handle  # all that the compiled program may hold on to
+
+        def fetch(first):
+            return handle.rows()[int(first) : int(first) + size]
+
+        block = jax.ShapeDtypeStruct((size, self.shape[1]), self.dtype)
+        return jax.pure_callback(fetch, block, first)
+
+    def tree_flatten(self):
+        return (), self._handle
+
+    @classmethod
+    def tree_unflatten(cls, handle, _):
+        return cls(handle.rows(), handle)
 
 
 def _top(products: Float[Array, "n b"], k: int) -> Neighbours:
@@ -100,7 +135,10 @@ def _search(queries: Float[Array, "n c"], bank: Bank, k: int) -> Neighbours:
 
         def bank_step(j, best):
             first = jnp.minimum(j * bank_block, b - bank_block)
-            rows = jax.lax.dynamic_slice_in_dim(bank.rows, first, bank_block)
+            if isinstance(bank.rows, HostRows):
+                rows = bank.rows.block(first, bank_block)
+            else:
+                rows = jax.lax.dynamic_slice_in_dim(bank.rows, first, bank_block)
             products = jax.lax.dot_general(
                 block,
                 rows,
@@ -123,70 +161,45 @@ def _search(queries: Float[Array, "n c"], bank: Bank, k: int) -> Neighbours:
     return jax.lax.fori_loop(0, -(-n // query_block), query_step, _none_yet(n, k))
 
 
-def _search_shared(queries: Float[Array, "n c"], bank: Bank, k: int, devices: int) -> Neighbours:
-    """Each device searches its share; the best of the bests are the best."""
-    share = bank.rows.shape[0] // devices
-
-    def local(queries, rows, size):
-        before = jax.lax.axis_index(AXIS) * share
-        found = _search(queries, Bank(rows, size - before), k)
-        found = found._replace(indices=found.indices + before)
-        return jax.tree.map(lambda a: jax.lax.all_gather(a, AXIS, axis=1, tiled=True), found)
-
-    whole, shared = PartitionSpec(), PartitionSpec(AXIS)
-    gathered = jax.shard_map(
-        local, in_specs=(whole, shared, whole), out_specs=whole, check_vma=False
-    )(queries, bank.rows, bank.size)
-    return _merge(gathered, Neighbours(*(a[:, :0] for a in gathered)), k)
-
-
-@partial(jax.jit, static_argnames="k", donate_argnames="best")
-def _search_and_merge(queries, rows, first, best, k):
-    top = _search(queries, Bank(rows, jnp.asarray(rows.shape[0])), k)
-    return _merge(best, top._replace(indices=top.indices + first), k)
-
-
-def _search_from_host(queries: Float[Array, "n c"], bank: Bank, k: int, block: int) -> Neighbours:
-    """The bank stays where it is (a memory map will do); the next block travels meanwhile."""
-    size = int(bank.size)
-    best = _none_yet(queries.shape[0], k)
-    starts = range(0, size, block)
-    ahead = jax.device_put(bank.rows[:block][:size])
-    for first in starts:
-        rows, end = ahead, first + block
-        if end < size:
-            ahead = jax.device_put(bank.rows[end : min(end + block, size)])
-        best = _search_and_merge(queries, rows, first, best, k)
-        jax.block_until_ready(best)  # else every block of the bank is on the device at once
-    return best
-
-
 def nearest(
-    queries: Float[Array, "n c"], bank: Bank, k: int, host_block: int = 65536
+    queries: Float[Array, "n c"], bank: Bank, k: int, mesh: Mesh | None = None
 ) -> Neighbours:
-    """The k bank rows with the largest inner product with each query; exact.
-
-    Under `jax.set_mesh` of a mesh with an axis "bank" the rows are searched where `share` put
-    them. Rows in a NumPy array are brought to the device `host_block` at a time.
+    """The k bank rows with the largest inner product with each query; exact, jit-able.
 
     Args:
       queries: any scale; the products are with the rows as they are.
       k: at most `bank.size`.
+      mesh: with one axis, over which the rows are shared out (see `share`): each device searches
+        its share, and the best of the bests are the best.
     """
-    if isinstance(bank.rows, np.ndarray):
-        return _search_from_host(jnp.asarray(queries), bank, k, host_block)
-    devices = dict(jax.sharding.get_abstract_mesh().shape).get(AXIS, 1)
-    return _search_shared(queries, bank, k, devices) if devices > 1 else _search(queries, bank, k)
+    if mesh is None:
+        return _search(queries, bank, k)
+    (axis,), devices = mesh.axis_names, mesh.size
+    rows = jnp.pad(bank.rows, ((0, -bank.rows.shape[0] % devices), (0, 0)))
+    part = rows.shape[0] // devices
+
+    def local(queries, rows, size):
+        before = jax.lax.axis_index(axis) * part
+        found = _search(queries, Bank(rows, size - before), k)
+        found = found._replace(indices=found.indices + before)
+        return jax.tree.map(lambda a: jax.lax.all_gather(a, axis, axis=1, tiled=True), found)
+
+    gathered = jax.shard_map(
+        local, mesh=mesh, in_specs=(P(), P(axis), P()), out_specs=P(), check_vma=False
+    )(queries, rows, bank.size)
+    best, place = jax.lax.top_k(gathered.products, k)
+    return Neighbours(best, jnp.take_along_axis(gathered.indices, place, axis=-1))
 
 
-def share(bank: Bank, mesh: jax.sharding.Mesh) -> Bank:
-    """Shares a bank out over the mesh's axis "bank"; score under `jax.set_mesh(mesh)`."""
-    missing = -bank.rows.shape[0] % mesh.shape[AXIS]
-    rows = np.pad(np.asarray(bank.rows), ((0, missing), (0, 0)))
-    return Bank(
-        jax.device_put(rows, NamedSharding(mesh, PartitionSpec(AXIS))),
-        jax.device_put(bank.size, NamedSharding(mesh, PartitionSpec())),
-    )
+def device_mesh() -> Mesh:
+    """All devices of this process, to share a bank over."""
+    return Mesh(jax.local_devices(), ("bank",))
+
+
+def share(rows: Float[np.ndarray, "b c"], mesh: Mesh) -> Float[Array, "b+ c"]:
+    """Rows of zeros make the number even; each device then holds its share only."""
+    rows = np.pad(rows, ((0, -len(rows) % mesh.size), (0, 0)))
+    return jax.device_put(rows, NamedSharding(mesh, P(*mesh.axis_names)))
 
 
 def memory_bytes(size: int, channels: int, dtype: str = "float32") -> int:
@@ -204,86 +217,96 @@ def free_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _state_memory(name: str, size: int, channels: int, dtype: str) -> None:
+def _announce(name: str, memory: str, shape: tuple[int, int], dtype: str) -> None:
     """Says what is about to be taken, aloud when it is much; refuses what cannot fit."""
-    needed, free = memory_bytes(size, channels, dtype), free_bytes()
-    line = f"a bank of {size} x {channels} {dtype} values, {needed / 1e9:.2f} GB with one block"
+    devices = len(jax.local_devices()) if memory == "shared" else 1
+    needed, free = memory_bytes(-(-shape[0] // devices), shape[1], dtype), free_bytes()
+    line = f"a bank of {shape[0]} x {shape[1]} {dtype} values, {needed / 1e9:.2f} GB a device"
     if needed > free:
         raise UsageError(
             f"{name} bank",
             line,
-            f"at most the {free / 1e9:.2f} GB that are free",
-            f"Use a smaller part of the training set, {name}.dtype=bfloat16, or {name}.memory=host",
+            f"at most the {free / 1e9:.2f} GB that are free there",
+            "Use a smaller part of the training set, "
+            f"{name}.dtype=bfloat16, {name}.memory=shared or {name}.memory=host",
         )
     level = logging.WARNING if needed > free / 4 else logging.INFO
     logging.getLogger("jaxood").log(level, "%s: %s, of %.2f GB free", name, line, free / 1e9)
 
 
-def _fit_bank(name: str, detector: "Knn | NNGuide", rows: np.ndarray) -> Bank:
-    size, channels = rows.shape
-    choose(f"{name}.dtype", detector.dtype, ("float32", "bfloat16"))
-    choose(f"{name}.memory", detector.memory, ("device", "host"))
-    if not 1 <= detector.k <= size:
-        raise UsageError(
-            f"{name}.k",
-            detector.k,
+@dataclass(frozen=True)
+class _NeighbourDetector(Detector):
+    """What both detectors share: their parameters, and where the bank lies.
+
+    Attributes:
+      dtype: of the bank; products are summed in float32 whatever it is.
+      memory: of the bank. "device": a copy on each; "shared": each device holds and searches its
+        part; "host": the machine's memory, from which blocks travel to the device, for banks
+        beyond the memory of all devices.
+    """
+
+    k: int = 10
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    memory: Literal["device", "shared", "host"] = "device"
+
+    State: ClassVar = Bank
+    needs_train: ClassVar = True
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__.lower()
+
+    def __post_init__(self):
+        choose(f"{self._name}.dtype", self.dtype, ("float32", "bfloat16"))
+        choose(f"{self._name}.memory", self.memory, ("device", "shared", "host"))
+
+    def _bank(self, rows: Float[np.ndarray, "b c"]) -> Bank:
+        size = len(rows)
+        require(
+            1 <= self.k <= size,
+            f"{self._name}.k",
+            self.k,
             f"1 to {size}, the rows of the bank",
-            "Use a smaller k or a larger part of the training set",
+            "Use another k, or a larger part of the training set",
         )
-    count = np.int32(size)
-    if detector.memory == "host":
-        return Bank(np.asarray(rows, jnp.dtype(detector.dtype)), count)
-    _state_memory(name, size, channels, detector.dtype)
-    return Bank(jnp.asarray(rows, detector.dtype), jnp.asarray(count))
+        rows = rows.astype(jnp.dtype(self.dtype), copy=False)
+        if self.memory == "host":
+            return Bank(HostRows(rows), np.int32(size))
+        _announce(self._name, self.memory, rows.shape, self.dtype)
+        placed = share(rows, device_mesh()) if self.memory == "shared" else jnp.asarray(rows)
+        return Bank(placed, np.int32(size))
+
+    def _products(self, state: Bank, pooled: Float[Array, "n c"]) -> Float[Array, "n k"]:
+        """With the normalised queries: their order is that of the queries as they are."""
+        mesh = device_mesh() if self.memory == "shared" else None
+        length = jnp.linalg.norm(pooled, axis=1, keepdims=True)
+        return nearest(pooled, state, self.k, mesh).products / jnp.maximum(length, 1e-12)
 
 
-def _unit_rows(pooled) -> np.ndarray:
+def _unit_rows(pooled: Float[Array, "b c"]) -> Float[np.ndarray, "b c"]:
     rows = np.asarray(pooled, np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _products(state: Bank, pooled: Float[Array, "n c"], k: int) -> Float[Array, "n k"]:
-    """With the normalised queries: their order is that of the queries as they are."""
-    length = jnp.linalg.norm(pooled, axis=1, keepdims=True)
-    return nearest(pooled, state, k).products / jnp.maximum(length, 1e-12)
+@dataclass(frozen=True)
+class Knn(_NeighbourDetector):
+    """Inner product with the k-th nearest row of the bank."""
+
+    def fit(self, train, labels, head):
+        return self._bank(_unit_rows(train.pooled))
+
+    def score(self, state, outputs, head):
+        return self._products(state, outputs.pooled)[:, -1]
 
 
 @dataclass(frozen=True)
-class Knn:
-    """Inner product with the k-th nearest row of the bank.
+class NNGuide(_NeighbourDetector):
+    """Energy times the mean product with the k nearest rows, which carry their own energies."""
 
-    Attributes:
-      dtype: of the bank; products are summed in float32 whatever it is.
-      memory: "host" leaves the bank in the machine's memory and brings it to the device in
-        blocks, for banks beyond the device's memory; such a state cannot be scored under `jit`.
-    """
-
-    k: int = 10
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    memory: Literal["device", "host"] = "device"
-
-    def fit(self, train: ModelOutputs, labels: Int[Array, " n"] | None, head: Head) -> Bank:
-        return _fit_bank("knn", self, _unit_rows(train.pooled))
-
-    def score(self, state: Bank, outputs: ModelOutputs, head: Head) -> Float[Array, " n"]:
-        return _products(state, outputs.pooled, self.k)[:, -1]
-
-
-@dataclass(frozen=True)
-class NNGuide:
-    """Energy times the mean product with the k nearest rows, which carry their own energies.
-
-    Attributes: as of `Knn`.
-    """
-
-    k: int = 10
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    memory: Literal["device", "host"] = "device"
-
-    def fit(self, train: ModelOutputs, labels: Int[Array, " n"] | None, head: Head) -> Bank:
+    def fit(self, train, labels, head):
         energy = np.asarray(jax.nn.logsumexp(jnp.asarray(train.logits), axis=1))
-        return _fit_bank("nnguide", self, _unit_rows(train.pooled) * energy[:, None])
+        return self._bank(_unit_rows(train.pooled) * energy[:, None])
 
-    def score(self, state: Bank, outputs: ModelOutputs, head: Head) -> Float[Array, " n"]:
-        guidance = _products(state, outputs.pooled, self.k).mean(axis=1)
+    def score(self, state, outputs, head):
+        guidance = self._products(state, outputs.pooled).mean(axis=1)
         return jax.nn.logsumexp(outputs.logits, axis=1) * guidance

@@ -1,14 +1,18 @@
 """Exact search against float64, scikit-learn and faiss; the two detectors against plain loops."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxood.detectors import neighbours
-from jaxood.detectors.neighbours import Bank, Knn, NNGuide, nearest, share
+from jaxood.detectors.neighbours import Bank, HostRows, Knn, NNGuide, nearest, share
 from jaxood.errors import UsageError
 from jaxood.outputs import LinearHead, ModelOutputs
+from jaxood.parallel import data_mesh, replicate, shard
 
 HEAD = LinearHead(jnp.zeros((4, 3)), jnp.zeros(3))
 
@@ -94,23 +98,32 @@ def test_equals_faiss():
 @pytest.mark.parametrize("size", [5, 64, 1001])
 def test_shared_bank_gives_the_same(small_blocks, size):
     queries, rows = draw(33, 8), draw(size, 8, seed=1)
-    mesh = jax.make_mesh((8,), ("bank",))
+    mesh = neighbours.device_mesh()
     whole = jax.jit(nearest, static_argnums=2)(queries, bank_of(rows), 5)
-    shared = share(bank_of(rows), mesh)
-    with jax.set_mesh(mesh):
-        parts = jax.jit(nearest, static_argnums=2)(queries, shared, 5)
+    shared = Bank(share(rows, mesh), np.int32(size))
+    parts = jax.jit(nearest, static_argnums=(2, 3))(queries, shared, 5, mesh)
     assert {shard.data.shape[0] for shard in shared.rows.addressable_shards} == {-(-size // 8)}
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.products, whole.products, rtol=1e-5)
 
 
-@pytest.mark.parametrize("host_block", [64, 100, 5000])
-def test_bank_in_host_memory_gives_the_same(host_block):
+def test_bank_in_host_memory_gives_the_same(small_blocks, tmp_path):
     queries, rows = draw(33, 8), draw(1001, 8, seed=1)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = HostRows(np.load(tmp_path / "rows.npy", mmap_mode="r"))
     whole = nearest(queries, bank_of(rows), 70)
-    parts = nearest(queries, Bank(rows, np.int32(1001)), 70, host_block)
+    parts = jax.jit(nearest, static_argnums=2)(queries, Bank(mapped, np.int32(1001)), 70)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.products, whole.products, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_search_does_not_keep_host_rows_alive():
+    rows = HostRows(draw(50, 8))
+    alive = weakref.ref(rows.rows)
+    jax.jit(nearest, static_argnums=2)(draw(2, 8), Bank(rows, np.int32(50)), 3)
+    del rows
+    gc.collect()
+    assert alive() is None
 
 
 def test_bfloat16_bank_sums_in_float32():
@@ -174,18 +187,18 @@ def test_nnguide_by_plain_loops():
 
 
 @pytest.mark.parametrize("detector", [Knn, NNGuide])
-def test_host_memory_and_bfloat16_are_options_of_both(detector):
-    train, test = outputs_of(60), outputs_of(20, seed=5)
-    plain = detector(k=3)
-    expected = plain.score(plain.fit(train, None, HEAD), test, HEAD)
-    host = detector(k=3, memory="host")
-    state = host.fit(train, None, HEAD)
-    assert isinstance(state.rows, np.ndarray)
-    np.testing.assert_allclose(host.score(state, test, HEAD), expected, rtol=1e-5)
-    short = detector(k=3, dtype="bfloat16")
-    state = short.fit(train, None, HEAD)
-    assert state.rows.dtype == jnp.bfloat16
-    np.testing.assert_allclose(short.score(state, test, HEAD), expected, rtol=0.03, atol=0.02)
+@pytest.mark.parametrize("memory", ["device", "shared", "host"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_where_the_bank_lies_does_not_matter(detector, memory, dtype):
+    train, test = outputs_of(61), outputs_of(24, seed=5)
+    expected = detector(k=3).score(detector(k=3).fit(train, None, HEAD), test, HEAD)
+    own = detector(3, dtype, memory)
+    state = own.fit(train, None, HEAD)
+    assert state.rows.dtype == jnp.dtype(dtype)
+    mesh = data_mesh()
+    scores = jax.jit(own.score)(state, shard(test, mesh), replicate(HEAD, mesh))
+    tolerance = {"rtol": 1e-5} if dtype == "float32" else {"rtol": 0.03, "atol": 0.02}
+    np.testing.assert_allclose(scores, expected, **tolerance)
 
 
 def test_k_beyond_the_bank_is_refused():
