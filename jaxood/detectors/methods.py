@@ -13,11 +13,31 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Float, Int
 
+from jaxood.detectors.adascale import AdaScaleA, AdaScaleL
+from jaxood.detectors.ash import ASHB, ASHP, ASHS, Scale
 from jaxood.detectors.blocks import map_blocks
 from jaxood.detectors.contract import Detector, State, Transform
+from jaxood.detectors.dice import DICE
+from jaxood.detectors.fdbd import FDBD
+from jaxood.detectors.gmm import GMM
+from jaxood.detectors.gradnorm import GradNorm
+from jaxood.detectors.gram import Gram
+from jaxood.detectors.kl_matching import KLMatching
 from jaxood.detectors.logit_scores import GEN, KL, MSP, Energy, Entropy, MaxLogit
+from jaxood.detectors.mahalanobis import SSD, Mahalanobis, MahalanobisNNGuide
+from jaxood.detectors.nci import NCI
+from jaxood.detectors.neighbours import Knn, NNGuide
+from jaxood.detectors.odin import ODIN
+from jaxood.detectors.openmax import OpenMax
 from jaxood.detectors.parameters import Settings, build, label
+from jaxood.detectors.rankfeat import RankFeat
 from jaxood.detectors.react import ReAct
+from jaxood.detectors.relation import Relation
+from jaxood.detectors.rmds import RMDS
+from jaxood.detectors.she import SHE
+from jaxood.detectors.temp_scaling import TempScaling
+from jaxood.detectors.vim import Residual, ViM, ViMNNGuide
+from jaxood.detectors.vra import VRA
 from jaxood.errors import UsageError, choose
 from jaxood.extraction import Extractor
 from jaxood.outputs import Head, ModelOutputs, with_pooled
@@ -30,14 +50,43 @@ DETECTORS: dict[str, type] = {
     "kl": KL,
     "entropy": Entropy,
     "gen": GEN,
+    "kl_matching": KLMatching,
+    "temp_scaling": TempScaling,
+    "openmax": OpenMax,
+    "knn": Knn,
+    "nnguide": NNGuide,
+    "vim": ViM,
+    "vim-nnguide": ViMNNGuide,
+    "residual": Residual,
+    "mahalanobis": Mahalanobis,
+    "mahalanobis-nnguide": MahalanobisNNGuide,
+    "ssd": SSD,
+    "rmds": RMDS,
+    "gmm": GMM,
+    "she": SHE,
+    "fdbd": FDBD,
+    "nci": NCI,
+    "gradnorm": GradNorm,
+    "relation": Relation,
+    "gram": Gram,
+    "odin": ODIN,
 }
 
 TRANSFORMS: dict[str, type] = {
     "react": ReAct,
+    "vra": VRA,
+    "ash-p": ASHP,
+    "ash-b": ASHB,
+    "ash-s": ASHS,
+    "scale": Scale,
+    "dice": DICE,
+    "adascale-a": AdaScaleA,
+    "adascale-l": AdaScaleL,
 }
 
 VIEWS: dict[str, type] = {
     "sfp": SpatialPurification,
+    "rankfeat": RankFeat,
 }
 
 

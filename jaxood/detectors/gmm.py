@@ -1,0 +1,96 @@
+"""Density of a mixture of Gaussians, one a class, over the pooled features.
+
+  score = log sum_k pi_k N(z; mu_k, S_k)
+
+pi_k, mu_k: the share and mean of class k. `covariance="tied"`: all S_k the covariance of all rows
+around their own class mean, the form that OpenOOD's GMM takes. "full": a covariance for each
+class, as pytorch-ood's, which needs k c^2 floats. No one paper brought it.
+
+OpenOOD finds its components by expectation maximisation without labels, a few of them; here they
+are the classes. `ridge` is added to the diagonal of every covariance.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxood.detectors.contract import Detector, require
+from jaxood.detectors.statistics import class_means, covariance, mean, pseudo_whitener
+
+FULL_BYTES = 4 << 30
+
+
+class GMMState(NamedTuple):
+    """One whitener a class, or a single one for all; `offsets` is what no feature changes."""
+
+    shift: Float[Array, " c"]
+    whiteners: Float[Array, "g c c"]
+    means: Float[Array, "k c"]
+    offsets: Float[Array, " k"]
+
+
+@dataclass(frozen=True)
+class GMM(Detector):
+    """Log-density of the class-conditional mixture."""
+
+    covariance: Literal["tied", "full"] = "tied"
+    ridge: float = 1e-6
+
+    State: ClassVar = GMMState
+    needs_train: ClassVar = True
+    needs_labels: ClassVar = True
+
+    def __post_init__(self):
+        require(self.ridge > 0, "gmm.ridge", self.ridge, "a positive number")
+
+    def fit(self, train, labels, head):
+        rows, c = train.pooled, train.pooled.shape[1]
+        shift = mean(rows)
+
+        def centred(block):
+            return block - shift
+
+        group, counts, means = class_means(rows, labels, centred)
+        k, ridge = len(counts), self.ridge * np.eye(c)
+        if self.covariance == "full":
+            size = 4 * k * c * c
+            wanted = f"at most {FULL_BYTES >> 30} GiB of covariances"
+            got = f"{k} classes of {c} channels, {size / 2**30:.1f} GiB"
+            require(size <= FULL_BYTES, "gmm.covariance=full", got, wanted, "Use tied")
+            order, ends = np.argsort(group, kind="stable"), np.cumsum(counts)
+            matrices = (
+                np.cov(centred(np.asarray(rows)[own].astype(np.float64)).T, bias=True).reshape(c, c)
+                for own in np.split(order, ends[:-1])
+            )
+        else:
+            weights = np.full(k, 1 / counts.sum())
+            matrices = [covariance(rows, means, group, weights, centred)]
+        fitted = [pseudo_whitener(matrix + ridge, 0.0) for matrix in matrices]
+        log_det = np.array([np.log(values).sum() for _, values in fitted])
+        offsets = np.log(counts / counts.sum()) - 0.5 * (log_det + c * math.log(2 * math.pi))
+        whiteners = np.stack([whiten for whiten, _ in fitted])
+        means = np.einsum("kc,kcd->kd", means, np.broadcast_to(whiteners, (k, c, c)))
+        parts = (shift, whiteners, means, offsets)
+        return GMMState(*(jnp.asarray(part, jnp.float32) for part in parts))
+
+    def score(self, state, outputs, head):
+        rows = outputs.pooled - state.shift[None, :]
+        if len(state.whiteners) == 1:
+            white = jnp.matmul(rows, state.whiteners[0], precision="highest")
+            product = jnp.matmul(white, state.means.T, precision="highest")
+            lengths = jnp.sum(state.means**2, axis=1)[None, :]
+            log_density = product - 0.5 * (lengths + jnp.sum(white**2, axis=1)[:, None])
+        else:
+
+            def one_class(parts):
+                whiten, own_mean = parts
+                white = jnp.matmul(rows, whiten, precision="highest")
+                return -0.5 * jnp.sum((white - own_mean[None, :]) ** 2, axis=1)
+
+            log_density = jax.lax.map(one_class, (state.whiteners, state.means)).T
+        return jax.nn.logsumexp(log_density + state.offsets[None, :], axis=1)

@@ -1,0 +1,148 @@
+"""Mahalanobis distance to the nearest class mean, as published and as the NNGuide code has it.
+
+  score = -min_k (z - mu_k)^T S^+ (z - mu_k)
+
+Lee, Lee, Lee, Shin: "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+Adversarial Attacks", NeurIPS 2018, eq. 2, on the penultimate features alone (OpenOOD's MDS).
+
+| name | z | S |
+| mahalanobis | pooled | covariance of all rows around their own class mean |
+| mahalanobis-nnguide | pooled, L2-normalised, then standardised | unweighted mean over classes of |
+|  | | the (biased) covariance of each |
+| ssd | the same | one class, no labels: SSD of Sehwag et al., ICLR 2021, with one cluster |
+
+The NNGuide code scores exp(-(distance / 2048) / 2), which underflows; minus the distance has the
+same order. Classes without training images are left out, as there (OpenOOD's would give NaN).
+S^+ leaves out directions with less than `rcond` of the largest variance.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxood.detectors.contract import Detector, require
+from jaxood.detectors.statistics import (
+    as_is,
+    class_means,
+    covariance,
+    l2_normalised,
+    mean,
+    pseudo_whitener,
+)
+
+
+class MahalanobisState(NamedTuple):
+    """Features are taken to `((z - shift) / spread) @ whiten` first; `means` live there."""
+
+    shift: Float[Array, " c"]
+    spread: Float[Array, " c"]
+    whiten: Float[Array, "c c"]
+    means: Float[Array, "k c"]
+
+
+def nearest_mean(
+    rows: Float[Array, "n c"], means: Float[Array, "k c"]
+) -> tuple[Float[Array, "n c"], Float[Array, " n"]]:
+    """Row minus its nearest mean, and the squared distance.
+
+    The nearest is found by a product, as a broadcast would take n k c: 8 GB for n = k = 1000.
+    The distance itself is then computed anew from the difference, without its cancellation.
+    """
+    product = jnp.matmul(rows, means.T, precision="highest")
+    nearest = jnp.argmax(product - 0.5 * jnp.sum(means**2, axis=1)[None, :], axis=1)
+    difference = rows - means[nearest]
+    return difference, jnp.sum(difference**2, axis=1)
+
+
+def whitened(state: MahalanobisState, rows: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    centred = (rows - state.shift[None, :]) / state.spread[None, :]
+    return jnp.matmul(centred, state.whiten, precision="highest")
+
+
+def normalised(rows: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    """Rows of length 1; a row of zeros stays one."""
+    return rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def fit_gaussians(rows, labels, rcond, class_weights, prepare=as_is, spread=None):
+    """Class means and shared covariance, `class_weights(counts)` being the weight of a row."""
+    shift = mean(rows, prepare)
+    spread = np.ones(rows.shape[1]) if spread is None else spread
+
+    def standard(block):
+        return (prepare(block) - shift) / spread
+
+    group, counts, means = class_means(rows, labels, standard)
+    whiten, _ = pseudo_whitener(
+        covariance(rows, means, group, class_weights(counts), standard), rcond
+    )
+    parts = (shift, spread, whiten, means @ whiten)
+    return MahalanobisState(*(jnp.asarray(part, jnp.float32) for part in parts))
+
+
+def _each_row_alike(counts):
+    return np.full(len(counts), 1 / counts.sum())
+
+
+def _each_class_alike(counts):
+    return 1 / (len(counts) * counts)
+
+
+@dataclass(frozen=True)
+class _Gaussians(Detector):
+    """What the three share."""
+
+    rcond: float = 1e-6
+
+    State: ClassVar = MahalanobisState
+    needs_train: ClassVar = True
+
+    def __post_init__(self):
+        require(0 <= self.rcond < 1, "rcond", self.rcond, "at least 0, below 1")
+
+
+@dataclass(frozen=True)
+class Mahalanobis(_Gaussians):
+    """As published: pooled features, covariance shared by the classes."""
+
+    needs_labels: ClassVar = True
+
+    def fit(self, train, labels, head):
+        return fit_gaussians(train.pooled, labels, self.rcond, _each_row_alike)
+
+    def score(self, state, outputs, head):
+        return -nearest_mean(whitened(state, outputs.pooled), state.means)[1]
+
+
+class _NormalisedGaussians(_Gaussians):
+    """The NNGuide code's: normalised rows, standardised channels, classes weigh the same."""
+
+    def _fit(self, pooled, labels):
+        centre = mean(pooled, l2_normalised)
+        variance = mean(pooled, lambda block: (l2_normalised(block) - centre) ** 2)
+        spread = np.sqrt(variance) + 1e-8
+        return fit_gaussians(pooled, labels, self.rcond, _each_class_alike, l2_normalised, spread)
+
+    def score(self, state, outputs, head):
+        return -nearest_mean(whitened(state, normalised(outputs.pooled)), state.means)[1]
+
+
+@dataclass(frozen=True)
+class MahalanobisNNGuide(_NormalisedGaussians):
+    """The NNGuide code's: normalised and standardised features, every class weighs the same."""
+
+    needs_labels: ClassVar = True
+
+    def fit(self, train, labels, head):
+        return self._fit(train.pooled, labels)
+
+
+@dataclass(frozen=True)
+class SSD(_NormalisedGaussians):
+    """One Gaussian around all training features, which need no labels."""
+
+    def fit(self, train, labels, head):
+        return self._fit(train.pooled, np.zeros(len(train.pooled), int))

@@ -1,0 +1,87 @@
+"""Means and covariances of training features: float64 on the host, a block of rows at a time.
+
+float64, because the inverse of a covariance magnifies its rounding; blocks, because the rows may
+be a memory map of millions. The memory beside the rows is a few arrays of c x c.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxood.detectors.blocks import map_blocks
+from jaxood.outputs import Head, LinearHead, ModelOutputs
+
+BLOCK = 4096
+
+Rows = Float[np.ndarray, "n c"]
+Prepare = Callable[[Rows], Rows]
+
+
+def as_is(rows: Rows) -> Rows:
+    return rows
+
+
+def l2_normalised(rows: Rows) -> Rows:
+    """Rows of length 1; a row of zeros stays one."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def blocks(rows: Rows, prepare: Prepare = as_is) -> Iterator[tuple[slice, Rows]]:
+    """The rows in float64, block by block, each with its place."""
+    for start in range(0, len(rows), BLOCK):
+        place = slice(start, start + BLOCK)
+        yield place, prepare(np.asarray(rows[place], np.float64))
+
+
+def mean(rows: Rows, prepare: Prepare = as_is) -> Float[np.ndarray, " c"]:
+    return sum(block.sum(axis=0) for _, block in blocks(rows, prepare)) / len(rows)
+
+
+def class_means(
+    rows: Rows, labels: Int[np.ndarray, " n"], prepare: Prepare = as_is
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " k"], Float[np.ndarray, "k c"]]:
+    """Which class of those present a row is in, how many are in each, and their means."""
+    _, group, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), rows.shape[1]))
+    for place, block in blocks(rows, prepare):
+        np.add.at(sums, group[place], block)
+    return group, counts, sums / counts[:, None]
+
+
+def covariance(
+    rows: Rows,
+    centres: Float[np.ndarray, "k c"],
+    group: Int[np.ndarray, " n"],
+    weights: Float[np.ndarray, " k"],
+    prepare: Prepare = as_is,
+) -> Float[np.ndarray, "c c"]:
+    """Sum over rows of `weights[g] (row - centres[g]) (row - centres[g])^T`, g = `group[row]`."""
+    total = np.zeros((rows.shape[1],) * 2)
+    for place, block in blocks(rows, prepare):
+        own = group[place]
+        block = (block - centres[own]) * np.sqrt(weights[own])[:, None]
+        total += block.T @ block
+    return total
+
+
+def pseudo_whitener(
+    matrix: Float[np.ndarray, "c c"], rcond: float
+) -> tuple[Float[np.ndarray, "c c"], Float[np.ndarray, " c"]]:
+    """W with `W W^T` the pseudo-inverse of a covariance, and its eigenvalues, largest last.
+
+    Directions with less than `rcond` of the largest variance (dead channels, copies) get no say:
+    their columns are zero.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    alive = values > rcond * max(values[-1], np.finfo(np.float64).tiny)
+    scale = np.where(alive, 1 / np.sqrt(np.where(alive, values, 1.0)), 0.0)
+    return vectors * scale, values
+
+
+def penultimate(outputs: ModelOutputs, head: Head) -> Rows:
+    """What enters the linear layer of the head, for all rows."""
+    if isinstance(head, LinearHead):
+        return outputs.pooled
+    return map_blocks(jax.jit(head.penultimate), outputs.pooled)

@@ -1,0 +1,49 @@
+"""VRA: pooled features are rectified from both sides.
+
+  pooled' = clip(pooled, low, high): percentiles of all training features
+
+Xu, Lin, Zhang et al.: "VRA: Variational Rectified Activation for Out-of-distribution Detection",
+NeurIPS 2023. Percentiles 10 and 90 and values below `low` raised to it, as in OpenOOD; the paper
+sets them to zero (`vra[below=zero]`).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxood.detectors.contract import Transform, require
+from jaxood.outputs import with_pooled
+
+
+class VRAState(NamedTuple):
+    low: Float[Array, ""]
+    high: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class VRA(Transform):
+    """Rectifies pooled features outside two percentiles of the training features."""
+
+    low: float = 10.0
+    high: float = 90.0
+    below: Literal["clip", "zero"] = "clip"
+
+    State: ClassVar = VRAState
+    needs_train: ClassVar = True
+
+    def __post_init__(self):
+        wanted = "percentiles, 0 <= low < high <= 100"
+        got = f"{self.low} and {self.high}"
+        require(0 <= self.low < self.high <= 100, "vra.low and vra.high", got, wanted)
+
+    def fit(self, train, labels, head):
+        thresholds = np.percentile(np.asarray(train.pooled), [self.low, self.high])
+        return VRAState(*jnp.asarray(thresholds, jnp.float32))
+
+    def apply(self, state, outputs, head):
+        floor = state.low if self.below == "clip" else jnp.zeros_like(state.low)
+        raised = jnp.where(outputs.pooled < state.low, floor, outputs.pooled)
+        return with_pooled(outputs, jnp.minimum(raised, state.high), head)
