@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxood.conversion.checkpoint import Checkpoint, from_tensors, read_checkpoint
+from jaxood.conversion.checkpoint import from_tensors, read_checkpoint
 from jaxood.conversion.layouts import layouts_of
 from jaxood.conversion.rules import Plan, carry_out, head_classes, make_plan
 from jaxood.errors import UsageError, choose

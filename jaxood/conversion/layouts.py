@@ -4,10 +4,15 @@ import re
 from collections.abc import Iterable
 
 from jaxood.conversion.rules import (
+    ATTENTION_INPUT,
+    PATCHES,
     Layout,
     Rule,
     conv,
+    keep,
+    layer_norm,
     linear,
+    squeeze,
 )
 from jaxood.models import efficientnet_lite, mobilenet_v2
 
@@ -100,6 +105,46 @@ REGNET = (
     linear("fc", "classifier"),
 )
 
+ENCODER = "encoder.layers.encoder_layer_{b}."
+VIT = (
+    Rule("conv_proj", "stages/conv_proj/projection", PATCHES),
+    Rule("", "stages/conv_proj", {"class_token": ("class_token", squeeze)}),
+    Rule("encoder", "stages/conv_proj", {"pos_embedding": ("positions", squeeze)}),
+    layer_norm(ENCODER + "ln_{i}", "stages/encoder_layer_{b}/ln_{i}"),
+    Rule(ENCODER + "self_attention", "stages/encoder_layer_{b}/qkv", ATTENTION_INPUT),
+    linear(ENCODER + "self_attention.out_proj", "stages/encoder_layer_{b}/projection"),
+    linear(ENCODER + "mlp.0", "stages/encoder_layer_{b}/fc1"),
+    linear(ENCODER + "mlp.3", "stages/encoder_layer_{b}/fc2"),
+    linear(ENCODER + "mlp.linear_{i}", "stages/encoder_layer_{b}/fc{i}"),  # the published files
+    layer_norm("encoder.ln", "classifier"),
+    linear("heads.head", "classifier"),
+)
+
+TINY_BLOCK = "stages.{g}.blocks.{b}"
+TINY_VIT = (
+    *(
+        conv(f"{module}.conv{{i}}.conv", f"{module}.conv{{i}}.bn", f"stages/{module}/conv{{i}}")
+        for module in ("patch_embed", "stages.0.blocks.{b}", "stages.{g}.downsample")
+    ),
+    layer_norm(f"{TINY_BLOCK}.attn.norm", f"stages/{TINY_BLOCK}/norm"),
+    linear(f"{TINY_BLOCK}.attn.qkv", f"stages/{TINY_BLOCK}/qkv"),
+    Rule(
+        f"{TINY_BLOCK}.attn",
+        f"stages/{TINY_BLOCK}",
+        {"attention_biases": ("attention_biases", keep)},
+    ),
+    linear(f"{TINY_BLOCK}.attn.proj", f"stages/{TINY_BLOCK}/projection"),
+    conv(
+        f"{TINY_BLOCK}.local_conv.conv",
+        f"{TINY_BLOCK}.local_conv.bn",
+        f"stages/{TINY_BLOCK}/local_conv",
+    ),
+    layer_norm(f"{TINY_BLOCK}.mlp.norm", f"stages/{TINY_BLOCK}/mlp_norm"),
+    linear(f"{TINY_BLOCK}.mlp.fc{{i}}", f"stages/{TINY_BLOCK}/fc{{i}}"),
+    layer_norm("head.norm", "classifier"),
+    linear("head.fc", "classifier"),
+)
+
 RESNETS = r"resnet\d+(_32x32)?"
 MOBILENET_REPEATS = [row[2] for row in mobilenet_v2.BLOCKS]
 LITE_REPEATS = [row[2] for row in efficientnet_lite.BLOCKS]
@@ -127,6 +172,8 @@ LAYOUTS = (
         epsilon=1e-3,
     ),
     Layout("torchvision", r"regnet_y_\w+", REGNET),
+    Layout("torchvision", r"vit_b_16\w*", VIT),
+    Layout("timm", r"tiny_vit_\w+", TINY_VIT),
 )
 
 

@@ -8,6 +8,7 @@ the module that is folded into it:
 in float64, stored as float32. `{name}` in a rule stands for a number, the same on both sides.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,16 @@ def linear_kernel(array: np.ndarray) -> np.ndarray:
     return array.reshape(array.shape[0], -1).T
 
 
+def patches_kernel(array: np.ndarray) -> np.ndarray:
+    """Of a convolution without overlap: rows of a patch, its columns, channels flattened."""
+    return convolution_kernel(array).reshape(-1, array.shape[0])
+
+
+def squeeze(array: np.ndarray) -> np.ndarray:
+    """Without the axes of length one."""
+    return array.squeeze()
+
+
 class Rule(NamedTuple):
     """Attributes:
     source: torch module; `{name}` matches a number.
@@ -48,6 +59,8 @@ class Rule(NamedTuple):
 
 CONVOLUTION = {"weight": ("kernel", convolution_kernel), "bias": ("bias", keep)}
 LINEAR = {"weight": ("kernel", linear_kernel), "bias": ("bias", keep)}
+PATCHES = {"weight": ("kernel", patches_kernel), "bias": ("bias", keep)}
+ATTENTION_INPUT = {"in_proj_weight": ("kernel", linear_kernel), "in_proj_bias": ("bias", keep)}
 LAYER_NORM = {"weight": ("scale", keep), "bias": ("shift", keep)}
 
 
@@ -81,7 +94,8 @@ class Layout:
     dropped: Mapping[str, str] = field(default_factory=dict)
 
 
-IGNORED = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")  # counters of the training
+# Counters of the training, and constants that follow from the architecture.
+IGNORED = re.compile(r"(^|\.)(num_batches_tracked|n_averaged|attention_bias_idxs)$")
 NORM_PARAMS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -110,16 +124,25 @@ class Plan:
     layout: Layout
 
 
-def _match(template: str, module: str) -> dict[str, str] | None:
-    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(template))
-    found = re.fullmatch(pattern, module)
-    return found.groupdict() if found else None
+@functools.cache
+def _pattern(template: str) -> re.Pattern:
+    pieces = re.split(r"\{(\w+)\}", template)  # text, name, text, name, ..., text
+    seen: set[str] = set()
+    pattern = ""
+    for index, piece in enumerate(pieces):
+        if index % 2 == 0:
+            pattern += re.escape(piece)
+        else:
+            pattern += f"(?P={piece})" if piece in seen else f"(?P<{piece}>\\d+)"
+            seen.add(piece)
+    return re.compile(pattern)
 
 
 def _apply(rules: Iterable[Rule], module: str) -> tuple[Rule, str, str | None] | None:
     """The first rule for a module, its target, and its batch norm."""
     for rule in rules:
-        if (numbers := _match(rule.source, module)) is not None:
+        if match := _pattern(rule.source).fullmatch(module):
+            numbers = match.groupdict()
             norm = rule.norm.format(**numbers) if rule.norm else None
             return rule, rule.target.format(**numbers), norm
     return None
@@ -182,7 +205,11 @@ def make_plan(
 
 def head_classes(shapes: Mapping[str, tuple[int, ...]], layout: Layout) -> int | None:
     """Number of classes by the classifier's bias; None where the layout's head is not there."""
-    (head,) = (rule.source for rule in layout.rules if rule.target == "classifier")
+    (head,) = (
+        rule.source
+        for rule in layout.rules
+        if rule.target == "classifier" and rule.params is LINEAR
+    )
     return shapes[f"{head}.bias"][0] if f"{head}.bias" in shapes else None
 
 

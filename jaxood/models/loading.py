@@ -15,7 +15,7 @@ from flax import nnx
 from jaxood.errors import UsageError, choose
 from jaxood.models.backbone import Backbone
 from jaxood.models.registry import ARCHITECTURES, LoadedModel, WeightTag
-from jaxood.models.weights_file import WeightsInfo, open_weights, sha256, write_weights
+from jaxood.models.weights_file import CONVERT, WeightsInfo, open_weights, sha256, write_weights
 from jaxood.preprocessing import Preprocessing
 
 
@@ -79,7 +79,7 @@ def load_model(
                 "--weights",
                 "none",
                 f"a weights file for {name or 'the model'}",
-                "Make one from a PyTorch checkpoint: jaxood convert --checkpoint FILE --output FILE",
+                CONVERT,
             )
     weights = Path(weights)
     file, info = open_weights(weights)

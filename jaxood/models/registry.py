@@ -6,12 +6,14 @@ from functools import partial
 
 from flax import nnx
 
+from jaxood.models import tiny_vit
 from jaxood.models.backbone import Backbone
 from jaxood.models.digits_cnn import digits_cnn
 from jaxood.models.efficientnet_lite import efficientnet_lite0
 from jaxood.models.mobilenet_v2 import mobilenet_v2
 from jaxood.models.regnet import DESIGNS, regnet
 from jaxood.models.resnet import BasicBlock, Bottleneck, resnet
+from jaxood.models.vit import vit
 from jaxood.preprocessing import Preprocessing
 
 
@@ -129,6 +131,19 @@ def _regnet(name, tags) -> Architecture:
     return Architecture(partial(regnet, DESIGNS[name]), tags)
 
 
+def _tiny_vit(name, in1k=None, distilled=None) -> Architecture:
+    """Trained on ImageNet-1k, or distilled on ImageNet-22k and fine-tuned (paper, table 2)."""
+    crop = int(name.rpartition("_")[2])
+    resize = crop if crop > 224 else 235  # 224 / 0.95
+    accuracies = {"in1k": in1k, "dist_in22k_ft_in1k": distilled}
+    tags = {
+        tag: _tag("timm", f"{name}.{tag}/model.safetensors", resize, crop, "bicubic", top1)
+        for tag, top1 in accuracies.items()
+        if top1 is not None
+    }
+    return Architecture(partial(tiny_vit.tiny_vit, tiny_vit.DESIGNS[name]), tags)
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": _resnet(
         BasicBlock,
@@ -158,7 +173,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet18_32x32": _resnet(BasicBlock, (2, 2, 2, 2), CIFAR, small_images=True),
     "mobilenet_v2": Architecture(
         mobilenet_v2,
-        _v1("mobilenet_v2-b0353104.pth", 71.878) | _v2("mobilenet_v2-7ebf99e0.pth", 72.154),
+        _v1("mobilenet_v2-b0353104.pth", 71.878)
+        | _v2("mobilenet_v2-7ebf99e0.pth", 72.154)
+        | {"ra_in1k": _tag("timm", "mobilenetv2_100_ra-b33bc2c4.pth", 256, 224, "bicubic", 72.97)},
     ),
     "efficientnet_lite0": Architecture(
         efficientnet_lite0,
@@ -198,6 +215,26 @@ ARCHITECTURES: dict[str, Architecture] = {
             83.976,
         ),
     ),
-    # vit_*, tiny_vit_*
+    "vit_b_16": Architecture(
+        vit,
+        _v1("vit_b_16-c867db91.pth", 81.072)
+        | {
+            "IMAGENET1K_SWAG_LINEAR_V1": _tag(
+                "torchvision", "vit_b_16_lc_swag-4e70ced5.pth", 224, 224, "bicubic", 81.886
+            )
+        },
+    ),
+    "vit_b_16_384": Architecture(
+        partial(vit, image_size=384),
+        {
+            "IMAGENET1K_SWAG_E2E_V1": _tag(
+                "torchvision", "vit_b_16_swag-9ac1b537.pth", 384, 384, "bicubic", 85.304
+            )
+        },
+    ),
+    "tiny_vit_5m_224": _tiny_vit("tiny_vit_5m_224", in1k=79.1, distilled=80.7),
+    "tiny_vit_11m_224": _tiny_vit("tiny_vit_11m_224", in1k=81.5, distilled=83.2),
+    "tiny_vit_21m_224": _tiny_vit("tiny_vit_21m_224", in1k=83.1, distilled=84.8),
+    "tiny_vit_21m_384": _tiny_vit("tiny_vit_21m_384", distilled=86.2),
     "digits_cnn": Architecture(digits_cnn, {"digits": DIGITS}),
 }

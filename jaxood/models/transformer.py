@@ -1,0 +1,62 @@
+"""What the transformers are made of."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxood.models.layers import add_bias
+
+
+def gelu(x: Array) -> Array:
+    """x * Phi(x), exact; through erf, which costs a CPU half of what `jax.nn.gelu`'s erfc does."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 2**-0.5))
+
+
+class Dense(nnx.Module):
+    """Linear layer over the last axis."""
+
+    def __init__(self, inputs: int, outputs: int):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
+        # One product over all positions: several leading axes take XLA's slow path on a CPU.
+        flat = jnp.matmul(x.reshape(-1, x.shape[-1]), self.kernel[...], precision="highest")
+        return add_bias(flat, self.bias[...]).reshape(*x.shape[:-1], -1)
+
+
+class LayerNorm(nnx.Module):
+    """Over the last axis, in float32."""
+
+    def __init__(self, channels: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.shift = nnx.Param(jnp.zeros(channels))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        lead = tuple(range(x.ndim - 1))
+        wide = x.astype(jnp.float32)
+        mean = wide.mean(axis=-1, keepdims=True)
+        centred = wide - mean
+        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+        normed = (centred * jax.lax.rsqrt(variance + self.epsilon)).astype(x.dtype)
+        scale, shift = (jnp.expand_dims(p[...], lead) for p in (self.scale, self.shift))
+        return normed * scale + shift
+
+
+def attend(
+    query: Float[Array, "n t g d"],
+    key: Float[Array, "n t g d"],
+    value: Float[Array, "n t g d"],
+    bias: Float[Array, "g t t"] | None = None,
+) -> Float[Array, "n t g d"]:
+    """softmax(query key^T / sqrt(d) + bias) value, for each of the g heads."""
+    query = query * query.shape[-1] ** -0.5
+    scores = jnp.einsum(
+        "ntgd,nsgd->ngts", query, key, precision="highest", preferred_element_type=jnp.float32
+    )
+    if bias is not None:
+        scores = scores + bias[None].astype(jnp.float32)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("ngts,nsgd->ntgd", weights, value, precision="highest")

@@ -1,0 +1,90 @@
+"""Vision transformer (Dosovitskiy et al., ICLR 2021), as torchvision has it.
+
+The class token, before the last LayerNorm, is what is pooled; that LayerNorm belongs to the head.
+The patch tokens of the last block reach neither, so that the gradient of a logit with respect to
+them is zero: class activation maps take the block before it (`cam_layer`).
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxood.models.backbone import Backbone, NormLinearClassifier
+from jaxood.models.layers import add_bias
+from jaxood.models.transformer import Dense, LayerNorm, attend, gelu
+from jaxood.outputs import ModelOutputs
+
+EPSILON = 1e-6  # of every LayerNorm
+
+
+class Tokens(nnx.Module):
+    """Linear embedding of the patches, the class token before them, positions added."""
+
+    def __init__(self, image_size: int, patch: int, width: int):
+        self.projection = Dense(patch * patch * 3, width)
+        self.class_token = nnx.Param(jnp.zeros(width))
+        self.positions = nnx.Param(jnp.zeros((1 + (image_size // patch) ** 2, width)))
+        self.patch = patch
+
+    def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n t c"]:
+        n, height, width, channels = images.shape
+        rows, columns = height // self.patch, width // self.patch
+        x = images.reshape(n, rows, self.patch, columns, self.patch, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * columns, -1)
+        x = self.projection(x)
+        first = jnp.broadcast_to(self.class_token[...], (n, 1, x.shape[-1]))
+        return add_bias(jnp.concatenate([first, x], axis=1), self.positions[...])
+
+
+class Block(nnx.Module):
+    """Self-attention and a two-layer network, each after a LayerNorm and beside a shortcut."""
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        self.ln_1 = LayerNorm(width, EPSILON)
+        self.qkv = Dense(width, 3 * width)
+        self.projection = Dense(width, width)
+        self.ln_2 = LayerNorm(width, EPSILON)
+        self.fc1 = Dense(width, hidden)
+        self.fc2 = Dense(hidden, width)
+        self.heads = heads
+
+    def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
+        n, tokens, width = x.shape
+        qkv = self.qkv(self.ln_1(x)).reshape(n, tokens, 3, self.heads, -1)
+        mixed = attend(*(qkv[:, :, part] for part in range(3)))
+        x = x + self.projection(mixed.reshape(n, tokens, width))
+        return x + self.fc2(gelu(self.fc1(self.ln_2(x))))
+
+
+class VisionTransformer(Backbone):
+    """Stages pass tokens on; pooled is the class token, the feature map the patch tokens."""
+
+    def outputs(self, features: Float[Array, "n t c"]) -> ModelOutputs:
+        features = features.astype(jnp.float32)
+        pooled = features[:, 0]
+        return ModelOutputs(self.spatial(features), pooled, self.head(pooled))
+
+    def spatial(self, activation: Float[Array, "n t c"]) -> Float[Array, "n h w c"]:
+        n, tokens, width = activation.shape
+        side = round((tokens - 1) ** 0.5)
+        return activation[:, 1:].reshape(n, side, side, width)
+
+
+def vit(
+    num_classes: int = 1000,
+    image_size: int = 224,
+    patch: int = 16,
+    depth: int = 12,
+    width: int = 768,
+    heads: int = 12,
+) -> VisionTransformer:
+    """Builds the network with zero weights; ViT-B/16 unless told otherwise."""
+    stages: dict[str, nnx.Module] = {"conv_proj": Tokens(image_size, patch, width)}
+    for index in range(depth):
+        stages[f"encoder_layer_{index}"] = Block(width, heads, 4 * width)
+    return VisionTransformer(
+        stages,
+        NormLinearClassifier(width, num_classes, EPSILON),
+        cam_layer=f"encoder_layer_{depth - 2}",
+        pooling="class_token",
+    )
