@@ -1,0 +1,91 @@
+"""From one value a position to a heat map of the image's size.
+
+Enlarging is separable: output row i of H sits at x = i (h - 1) / (H - 1) among the h rows of
+the map when corners are aligned, else at x = (i + 1/2) h / H - 1/2, and is a weighted sum of
+the two (bilinear) or four (bicubic: cubic convolution with a = -0.75, Keys 1981) rows nearest
+to x, edge rows repeated. One small matrix an axis holds the weights. These are the conventions
+of `torch.nn.functional.interpolate`; `jax.image.resize` has a = -0.5 and no aligned corners.
+"""
+
+import functools
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+    x = np.abs(distance)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _linear(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(distance), 0.0)
+
+
+KERNELS = {"bicubic": _cubic, "bilinear": _linear}
+
+
+@functools.cache
+def _weights(size_in: int, size_out: int, kernel: str, align_corners: bool) -> np.ndarray:
+    """The `[size_out, size_in]` matrix that enlarges one axis."""
+    steps = np.arange(size_out)
+    if align_corners:
+        places = steps * ((size_in - 1) / max(size_out - 1, 1))
+    else:
+        places = (steps + 0.5) * (size_in / size_out) - 0.5
+        if kernel == "bilinear":
+            places = np.maximum(places, 0.0)  # as torch does it; bicubic is left to extrapolate
+    matrix = np.zeros((size_out, size_in))
+    for tap in range(-1, 3):
+        taps = np.floor(places).astype(int) + tap
+        weights = KERNELS[kernel](places - taps)
+        np.add.at(matrix, (steps, np.clip(taps, 0, size_in - 1)), weights)
+    return matrix.astype(np.float32)
+
+
+def upsample(
+    maps: Float[Array, "*n h w"],
+    size: tuple[int, int],
+    kernel: Literal["bicubic", "bilinear"] = "bicubic",
+    align_corners: bool = True,
+) -> Float[Array, "*n H W"]:
+    """Enlarges maps to `size`, (rows, columns); equal to torch's interpolation of that name."""
+    rows = _weights(maps.shape[-2], size[0], kernel, align_corners)
+    columns = _weights(maps.shape[-1], size[1], kernel, align_corners)
+    rows, columns = jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype)
+    wide = jnp.einsum("...hw,Ww->...hW", maps, columns, precision="highest")
+    return jnp.einsum("...hW,Hh->...HW", wide, rows, precision="highest")
+
+
+def paper_scale(maps: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
+    """SOFA's contrast: `2^(z/2)`, z standardised over the positions of a map (Zhu et al. 2025).
+
+    The standard deviation is the unbiased one. A constant map gives ones.
+    """
+    centred = maps - maps.mean(axis=(1, 2), keepdims=True)
+    deviation = maps.std(axis=(1, 2), keepdims=True, ddof=1)
+    return jnp.exp2(0.5 * centred / jnp.where(deviation > 0, deviation, 1.0))
+
+
+def unit_scale(maps: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
+    """Least value of each map to 0, largest to 1; a constant map gives zeros."""
+    low = maps.min(axis=(1, 2), keepdims=True)
+    spread = maps.max(axis=(1, 2), keepdims=True) - low
+    return (maps - low) / jnp.where(spread > 0, spread, 1.0)
+
+
+def heatmap(
+    maps: Float[Array, "n h w"],
+    size: tuple[int, int],
+    scale: Literal["paper", "unit"] = "paper",
+) -> Float[Array, "n H W"]:
+    """Heat maps in [0, 1] at the image's size: contrast, bicubic enlargement, then 0 to 1.
+
+    "paper" is SOFA's contrast, "unit" the values as they are.
+    """
+    scaled = paper_scale(maps) if scale == "paper" else maps
+    return unit_scale(upsample(scaled, size))

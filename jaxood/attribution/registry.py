@@ -1,0 +1,98 @@
+"""Attribution methods by name: what a command's --methods may say."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxood.attribution.ablation_cam import AblationCAM
+from jaxood.attribution.baselines import RandomCAM, Sobel
+from jaxood.attribution.coalitions import coalition_values, draw_coalitions
+from jaxood.attribution.eigen_cam import EigenCAM
+from jaxood.attribution.factorisation import FeatureFactorisation
+from jaxood.attribution.full_grad import FullGrad
+from jaxood.attribution.grad_cam_plus_plus import GradCAMPlusPlus, SmoothGradCAMPlusPlus
+from jaxood.attribution.gradient_cam import WEIGHTINGS, GradientCAM
+from jaxood.attribution.guided import GuidedBackprop
+from jaxood.attribution.score_cam import ScoreCAM
+from jaxood.attribution.split import pooled_map
+from jaxood.errors import UsageError, choose
+
+
+class AttributionMethod(Protocol):
+    """A frozen dataclass of parameters.
+
+    Pure and jit-able; a map depends on its own image, target and the key only. Most give one
+    value a position of the layer, some one a pixel.
+    """
+
+    def __call__(
+        self,
+        model: nnx.Module,
+        images: Float[Array, "n h w 3"],
+        target: Int[Array, " n"],
+        key: PRNGKeyArray,
+    ) -> Float[Array, "n h2 w2"]:
+        """Maps of normalised images, for a class index each; higher means more relevant."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class CoalitionValue:
+    """Banzhaf or Shapley values of the feature map's positions (SOFA)."""
+
+    value: Literal["banzhaf", "shapley"]
+    coalitions: int = 256
+
+    def __call__(
+        self,
+        model: nnx.Module,
+        images: Float[Array, "n h w 3"],
+        target: Int[Array, " n"],
+        key: PRNGKeyArray,
+    ) -> Float[Array, "n h2 w2"]:
+        features = pooled_map(model, images)
+        positions = features.shape[1] * features.shape[2]
+        coalitions = draw_coalitions(key, self.coalitions, positions, self.value)
+        return coalition_values(features, model.head, coalitions, target).values
+
+
+ATTRIBUTIONS: dict[str, AttributionMethod] = {
+    "banzhaf": CoalitionValue("banzhaf"),
+    "shapley": CoalitionValue("shapley"),
+    **{name: GradientCAM(name) for name in WEIGHTINGS},
+    "grad-cam++": GradCAMPlusPlus(),
+    "smoothgrad-cam++": SmoothGradCAMPlusPlus(),
+    "score-cam": ScoreCAM(),
+    "ablationcam": AblationCAM(),
+    "eigencam": EigenCAM(),
+    "fullgrad": FullGrad(),
+    "guided-backprop": GuidedBackprop(),
+    "dff": FeatureFactorisation(),
+    "randomcam": RandomCAM(),
+    "sobel": Sobel(),
+}
+
+
+def attribution_methods(names: list[str], **parameters: object) -> Mapping[str, AttributionMethod]:
+    """The named methods, with each parameter (None: its default) set where a method has it.
+
+    Raises:
+      UsageError: for an unknown name, or a parameter that none of the methods has.
+    """
+    methods = {name: ATTRIBUTIONS[choose("methods", name, ATTRIBUTIONS)] for name in names}
+    chosen = {name: value for name, value in parameters.items() if value is not None}
+    fields = {
+        name: {field.name for field in dataclasses.fields(method)}
+        for name, method in methods.items()
+    }
+    for parameter in chosen.keys() - set().union(*fields.values()):
+        raise UsageError(parameter, chosen[parameter], f"a method that has it, not {names}")
+    return {
+        name: dataclasses.replace(
+            method, **{key: value for key, value in chosen.items() if key in fields[name]}
+        )
+        for name, method in methods.items()
+    }

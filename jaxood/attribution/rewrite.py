@@ -1,0 +1,66 @@
+"""Runs a traced function again with some of its operations replaced.
+
+Guided back-propagation changes every rectifier and FullGrad watches every bias, in whatever
+model; neither should have to be built into the models.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jaxtyping import Array
+
+INLINED = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "closed_call": "call_jaxpr"}
+
+
+class Traced(NamedTuple):
+    """A value, and whether it depends on the function's arguments (or on the weights only)."""
+
+    value: Array
+    varies: bool
+
+
+Rule = Callable[[JaxprEqn, Sequence[Traced]], Array | None]
+
+
+def rewritten(function: Callable[..., Array], rule: Rule) -> Callable[..., Array]:
+    """`function` of arrays to one array, with `rule` asked for each operation's result first.
+
+    The rule gives None to leave an operation as it is. Operations inside control flow (scan,
+    cond, `platform_dependent`) are not offered to it.
+    """
+
+    def run(*args: Array) -> Array:
+        closed = jax.make_jaxpr(function)(*args)
+        return _run(closed, [Traced(arg, True) for arg in args], rule)[0].value
+
+    return run
+
+
+def _run(closed: ClosedJaxpr, args: Sequence[Traced], rule: Rule) -> list[Traced]:
+    values = dict(zip(closed.jaxpr.invars, args, strict=True))
+    values |= {
+        var: Traced(const, False)
+        for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True)
+    }
+
+    def read(var):
+        return Traced(var.val, False) if isinstance(var, Literal) else values[var]
+
+    for equation in closed.jaxpr.eqns:
+        inputs = [read(var) for var in equation.invars]
+        body = equation.params.get(INLINED.get(equation.primitive.name))
+        if body is not None:
+            outputs = _run(body, inputs, rule)
+        else:
+            varies = any(item.varies for item in inputs)
+            result = rule(equation, inputs)
+            if result is None:
+                params = equation.primitive.get_bind_params(equation.params)
+                result = equation.primitive.bind(*(item.value for item in inputs), **params)
+            if not equation.primitive.multiple_results:
+                result = [result]
+            outputs = [Traced(value, varies) for value in result]
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(var) for var in closed.jaxpr.outvars]
