@@ -83,6 +83,9 @@ class HostRows:
         block = jax.ShapeDtypeStruct((size, self.shape[1]), self.dtype)
         return jax.pure_callback(fetch, block, first)
 
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.rows, dtype, copy=copy)
+
     def tree_flatten(self):
         return (), self._handle
 
@@ -269,12 +272,16 @@ class _NeighbourDetector(Detector):
             f"1 to {size}, the rows of the bank",
             "Use another k, or a larger part of the training set",
         )
-        rows = rows.astype(jnp.dtype(self.dtype), copy=False)
+        return self.place(Bank(rows.astype(jnp.dtype(self.dtype), copy=False), np.int32(size)))
+
+    def place(self, state: Bank) -> Bank:
+        """Puts rows that are on the host where `memory` says."""
         if self.memory == "host":
-            return Bank(HostRows(rows), np.int32(size))
-        _announce(self._name, self.memory, rows.shape, self.dtype)
-        placed = share(rows, device_mesh()) if self.memory == "shared" else jnp.asarray(rows)
-        return Bank(placed, np.int32(size))
+            return state._replace(rows=HostRows(state.rows))
+        _announce(self._name, self.memory, state.rows.shape, self.dtype)
+        shared = self.memory == "shared"
+        rows = share(state.rows, device_mesh()) if shared else jnp.asarray(state.rows)
+        return state._replace(rows=rows)
 
     def _products(self, state: Bank, pooled: Float[Array, "n c"]) -> Float[Array, "n k"]:
         """With the normalised queries: their order is that of the queries as they are."""
