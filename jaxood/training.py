@@ -11,7 +11,7 @@ from flax import nnx
 from jaxood.data.digits import ID_CLASSES, digits_train_and_test
 from jaxood.models.backbone import Backbone
 
-EPOCHS = 40
+EPOCHS = 80
 BATCH = 64
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 1e-2
@@ -42,30 +42,34 @@ def train_digits() -> Backbone:
     images = tag.preprocessing.normalise(jnp.asarray(train.images))
     labels = jnp.asarray(train.labels)
 
-    steps = EPOCHS * (len(train) // BATCH)
-    schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
-    optimizer = nnx.Optimizer(
-        model, optax.adamw(schedule, weight_decay=WEIGHT_DECAY), wrt=nnx.Param
-    )
-
-    @nnx.jit
-    def step(model, optimizer, batch, targets, key):
-        shifted = shift(batch, key)
-
-        def loss(model):
-            logits = model(shifted).logits
-            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-
-        optimizer.update(model, nnx.grad(loss)(model))
-
     generator = np.random.default_rng(SEED)
-    for _ in range(EPOCHS):
-        order = generator.permutation(len(train))
-        for first in range(0, len(train) - BATCH + 1, BATCH):
+    orders = [generator.permutation(len(train)) for _ in range(EPOCHS)]
+    steps = len(train) // BATCH
+    batches = np.stack(orders)[:, : steps * BATCH].reshape(EPOCHS * steps, BATCH)
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, len(batches))
+    optimizer = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
+    graphdef, weights = nnx.split(model)
+
+    @jax.jit
+    def train_all(weights, batches):
+        def step(carry, chosen):
+            weights, state, key = carry
             key, own = jax.random.split(key)
-            chosen = order[first : first + BATCH]
-            step(model, optimizer, images[chosen], labels[chosen], own)
-    return model
+            batch = shift(images[chosen], own)
+
+            def loss(weights):
+                logits = nnx.merge(graphdef, weights)(batch).logits
+                return optax.softmax_cross_entropy_with_integer_labels(
+                    logits, labels[chosen]
+                ).mean()
+
+            updates, state = optimizer.update(jax.grad(loss)(weights), state, weights)
+            return (optax.apply_updates(weights, updates), state, key), None
+
+        start = weights, optimizer.init(weights), key
+        return jax.lax.scan(step, start, batches)[0][0]
+
+    return nnx.merge(graphdef, train_all(weights, jnp.asarray(batches)))
 
 
 def shift(images: jax.Array, key: jax.Array) -> jax.Array:
