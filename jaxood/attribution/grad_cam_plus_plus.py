@@ -9,9 +9,10 @@ over noisy copies of the image in their places; A is the clean image's.
 
 Where others differ: the packages add a constant to alpha's denominator (grad-cam 1e-6, torchcam
 1e-8), which makes the map depend on the logit's scale; here there is none, and `epsilon` brings
-it back. The Grad-CAM++ of torchcam 0.5 leaves G^2 undivided. The smooth paper has mean G, not
-mean G^2, in alpha's numerator; torchcam has G^2 as here, but takes the last copy's G and A for
-the map.
+it back. torchcam 0.5 has sum_i G^3 A for G^3 sum_i A (the same where G is the same everywhere,
+as at the last layer before a mean and a linear head), leaves alpha at G^2 in Grad-CAM++, and in
+the smooth form takes G outside alpha, and A, from the last noisy copy. The smooth paper has mean
+G, not mean G^2, in alpha's numerator.
 """
 
 from dataclasses import dataclass

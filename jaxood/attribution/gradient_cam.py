@@ -2,14 +2,14 @@
 
 With A the layer's map and G = d logit / d A, both `[n, h, w, c]`, i a position:
 
-| name                 | map                                           | source                     |
-| -------------------- | --------------------------------------------- | -------------------------- |
-| grad-cam             | relu(sum_c A mean_i G)                        | Selvaraju et al. 2017      |
-| xgrad-cam            | relu(sum_c A (sum_i G A / sum_i A))           | Fu et al. 2020             |
-| layercam             | relu(sum_c A relu(G))                         | Jiang et al. 2021          |
-| elementwise-grad-cam | sum_c relu(A G)                               | the package grad-cam       |
-| hirescam             | sum_c A G                                     | Draelos & Carin 2020       |
-| eigengradcam         | first principal component of A G (eigen_cam)  | the package grad-cam       |
+| name                 | map                                          | source                |
+| -------------------- | -------------------------------------------- | --------------------- |
+| grad-cam             | relu(sum_c A mean_i G)                       | Selvaraju et al. 2017 |
+| xgrad-cam            | relu(sum_c A (sum_i G A / sum_i A))          | Fu et al. 2020        |
+| layercam             | relu(sum_c A relu(G))                        | Jiang et al. 2021     |
+| elementwise-grad-cam | sum_c relu(A G)                              | the package grad-cam  |
+| hirescam             | sum_c A G                                    | Draelos & Carin 2020  |
+| eigengradcam         | first principal component of A G (eigen_cam) | the package grad-cam  |
 
 The packages torchcam and grad-cam agree with each other on those that both have. grad-cam clips
 every map at 0; here hirescam and eigengradcam keep their negative values, as HiResCAM's paper does.

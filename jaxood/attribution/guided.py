@@ -52,10 +52,7 @@ def guided_gradient(
     gradient = jax.grad(score)(images)
     if not rectifiers:
         raise UsageError(
-            "guided-backprop",
-            "a model without rectifiers",
-            "one with ReLU or ReLU6",
-            "Use fullgrad",
+            "methods", "guided-backprop for a model without rectifiers", "one with ReLU or ReLU6"
         )
     return gradient.astype(jnp.float32)
 

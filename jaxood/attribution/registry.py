@@ -9,7 +9,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxood.attribution.ablation_cam import AblationCAM
 from jaxood.attribution.baselines import RandomCAM, Sobel
-from jaxood.attribution.coalitions import coalition_values, draw_coalitions
+from jaxood.attribution.coalitions import (
+    coalition_values,
+    draw_coalitions,
+    require_mean_pooling,
+)
 from jaxood.attribution.eigen_cam import EigenCAM
 from jaxood.attribution.factorisation import FeatureFactorisation
 from jaxood.attribution.full_grad import FullGrad
@@ -17,7 +21,7 @@ from jaxood.attribution.grad_cam_plus_plus import GradCAMPlusPlus, SmoothGradCAM
 from jaxood.attribution.gradient_cam import WEIGHTINGS, GradientCAM
 from jaxood.attribution.guided import GuidedBackprop
 from jaxood.attribution.score_cam import ScoreCAM
-from jaxood.attribution.split import pooled_map
+from jaxood.attribution.split import feature_map
 from jaxood.errors import UsageError, choose
 
 
@@ -53,7 +57,8 @@ class CoalitionValue:
         target: Int[Array, " n"],
         key: PRNGKeyArray,
     ) -> Float[Array, "n h2 w2"]:
-        features = pooled_map(model, images)
+        require_mean_pooling(getattr(model, "pooling", "mean"), "methods")
+        features = feature_map(model, images)
         positions = features.shape[1] * features.shape[2]
         coalitions = draw_coalitions(key, self.coalitions, positions, self.value)
         return coalition_values(features, model.head, coalitions, target).values

@@ -73,19 +73,3 @@ def activation_and_gradient(
     gradient = jax.grad(lambda a: target_logits(parts.tail(a), target).sum())(parts.activation)
     maps = (parts.spatial(array).astype(jnp.float32) for array in (parts.activation, gradient))
     return tuple(maps)
-
-
-def pooled_map(model: nnx.Module, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w c"]:
-    """The feature map whose mean over positions the head reads.
-
-    Raises:
-      UsageError: for a head that reads a class token instead.
-    """
-    if getattr(model, "pooling", "mean") != "mean":
-        raise UsageError(
-            "methods",
-            "coalitions of positions for a model whose head reads a class token",
-            "a model whose head reads the mean over positions",
-            "Use grad-cam, layercam or score-cam",
-        )
-    return feature_map(model, images)

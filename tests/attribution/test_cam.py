@@ -1,0 +1,431 @@
+"""The CAM family against the packages torchcam and grad-cam on the same small torch model."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from references import import_torchvision
+
+from jaxood.attribution.registry import ATTRIBUTIONS, attribution_methods
+from jaxood.attribution.split import activation_and_gradient
+from jaxood.errors import UsageError
+from jaxood.models.backbone import Backbone, LinearClassifier
+from jaxood.models.layers import Conv, relu
+from jaxood.outputs import LinearHead, ModelOutputs
+
+torch = pytest.importorskip("torch")
+KEY = jax.random.key(3)
+TARGET = np.array([1, 4, 3])
+WIDTHS = (3, 8, 12, 16)
+LAYERS = ("0", "1", "2")
+
+
+def grad_cam_package():
+    import_torchvision()
+    return pytest.importorskip("pytorch_grad_cam")
+
+
+@pytest.fixture(scope="module")
+def torch_model():
+    """Three convolutions with batch norm and ReLU, mean, linear; the middle one strides."""
+    torch.manual_seed(0)
+    blocks = []
+    for i, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
+        conv = torch.nn.Conv2d(inputs, outputs, 3, stride=1 + (i < 2), padding=1, bias=False)
+        norm = torch.nn.BatchNorm2d(outputs)
+        torch.nn.init.normal_(norm.weight, 1.0, 0.3)
+        torch.nn.init.normal_(norm.bias, 0.2, 0.3)
+        norm.running_mean.normal_(0, 0.2)
+        norm.running_var.uniform_(0.5, 1.5)
+        blocks.append(torch.nn.Sequential(conv, norm, torch.nn.ReLU()))
+    pool = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    head = torch.nn.Linear(WIDTHS[-1], 5)
+    torch.nn.init.normal_(head.weight, 20.0, 40.0)  # far above the constants of grad-cam
+    return torch.nn.Sequential(*blocks, *pool, head).eval()
+
+
+@pytest.fixture(scope="module")
+def model(torch_model):
+    stages = {}
+    for name in LAYERS:
+        conv, norm, _ = torch_model[int(name)]
+        stage = Conv(conv.in_channels, conv.out_channels, 3, conv.stride[0], activation=relu)
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        kernel = (conv.weight * scale[:, None, None, None]).permute(2, 3, 1, 0)
+        stage.kernel[...] = jnp.asarray(kernel.detach().numpy())
+        stage.bias[...] = jnp.asarray((norm.bias - norm.running_mean * scale).detach().numpy())
+        stages[name] = stage
+    classifier = LinearClassifier(WIDTHS[-1], 5)
+    classifier.kernel[...] = jnp.asarray(torch_model[-1].weight.detach().numpy().T)
+    classifier.bias[...] = jnp.asarray(torch_model[-1].bias.detach().numpy())
+    return Backbone(stages, classifier)
+
+
+@pytest.fixture(scope="module")
+def soft_model(model):
+    """The same with smaller logits, whose softmax is not saturated."""
+    soft = nnx.clone(model)
+    soft.classifier.kernel[...] = 0.02 * model.classifier.kernel[...]
+    return soft
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(3, 24, 32, 3)).astype(np.float32)
+
+
+def to_torch(images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def compiled(method, graph, state, images, target, key):
+    return method(nnx.merge(graph, state), images, target, key)
+
+
+def compute(method, model, images, target=TARGET, key=KEY):
+    maps = compiled(method, *nnx.split(model), jnp.asarray(images), jnp.asarray(target), key)
+    return np.asarray(maps)
+
+
+def unit(maps):
+    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+    return (maps - low) / (high - low)
+
+
+def assert_same(ours, reference):
+    assert ours.shape == reference.shape
+    for one, other in zip(ours, reference, strict=True):
+        assert np.ptp(other) > 0.1
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.999
+        assert np.abs(one - other).max() <= 1e-3 * np.ptp(other)
+
+
+GRAD_CAM_NAMES = {
+    "grad-cam": "GradCAM",
+    "grad-cam++": "GradCAMPlusPlus",
+    "xgrad-cam": "XGradCAM",
+    "layercam": "LayerCAM",
+    "elementwise-grad-cam": "GradCAMElementWise",
+    "hirescam": "HiResCAM",
+    "ablationcam": "AblationCAM",
+    "fullgrad": "FullGrad",
+}
+
+
+@pytest.mark.parametrize("layer", ["1", "2"])
+@pytest.mark.parametrize("name", GRAD_CAM_NAMES)
+def test_equals_grad_cam(name, layer, model, torch_model, images):
+    package = grad_cam_package()
+    from pytorch_grad_cam.utils.image import scale_cam_image
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    if name == "fullgrad" and layer == "1":
+        pytest.skip("takes all layers")
+    cam = getattr(package, GRAD_CAM_NAMES[name])(torch_model, [torch_model[int(layer)]])
+    targets = [ClassifierOutputTarget(int(t)) for t in TARGET]
+    reference = cam(to_torch(images), targets)
+    parameters = {} if name == "fullgrad" else {"layer": layer}
+    ours = compute(attribution_methods([name], **parameters)[name], model, images)
+    size = (images.shape[2], images.shape[1])
+    ours = scale_cam_image(scale_cam_image(np.maximum(ours, 0), size))
+    assert_same(ours, reference)
+
+
+TORCHCAM_NAMES = {
+    "grad-cam": "GradCAM",
+    "xgrad-cam": "XGradCAM",
+    "layercam": "LayerCAM",
+    "score-cam": "ScoreCAM",
+}
+
+
+@pytest.mark.parametrize("layer", ["1", "2"])
+@pytest.mark.parametrize("name", TORCHCAM_NAMES)
+def test_equals_torchcam(name, layer, model, torch_model, images):
+    methods = pytest.importorskip("torchcam.methods")
+    with getattr(methods, TORCHCAM_NAMES[name])(torch_model, layer) as extractor:
+        scores = torch_model(to_torch(images))
+        reference = extractor(TARGET.tolist(), scores)[0].numpy()
+    ours = compute(attribution_methods([name], layer=layer)[name], model, images)
+    assert_same(unit(ours), reference)
+
+
+def gradients(torch_model, images, layer):
+    """Activation and gradient by torch in float64, channels last."""
+    double = torch_model.double()
+    activation = double[: int(layer) + 1](to_torch(images).double()).detach().requires_grad_()
+    score = double[int(layer) + 1 :](activation)[range(len(TARGET)), TARGET].sum()
+    (gradient,) = torch.autograd.grad(score, activation)
+    torch_model.float()
+    return (x.detach().numpy().transpose(0, 2, 3, 1) for x in (activation, gradient))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_activation_and_gradient(layer, model, torch_model, images):
+    for ours, reference in zip(
+        activation_and_gradient(model, jnp.asarray(images), jnp.asarray(TARGET), layer),
+        gradients(torch_model, images, layer),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, reference, atol=2e-5 * np.abs(reference).max())
+
+
+def plus_plus(a, g, g2, g3):
+    """Grad-CAM++ channel by channel, position by position."""
+    n, h, w, c = a.shape
+    total = np.zeros((n, h, w))
+    for i in range(n):
+        for k in range(c):
+            weight = sum(
+                g2[i, y, x, k]
+                / (2 * g2[i, y, x, k] + g3[i, y, x, k] * a[i, :, :, k].sum())
+                * g[i, y, x, k]
+                for y in range(h)
+                for x in range(w)
+                if g[i, y, x, k] > 0
+            )
+            total[i] += weight * a[i, :, :, k]
+    return np.maximum(total, 0)
+
+
+def test_smooth_grad_cam_plus_plus_averages_powers(model, torch_model, images):
+    method = attribution_methods(["smoothgrad-cam++"], layer="1")["smoothgrad-cam++"]
+    powers = []
+    for key in jax.random.split(KEY, method.samples):
+        noise = 0.3 * np.asarray(jax.random.normal(key, images.shape[1:]))
+        _, g = gradients(torch_model, images + noise, "1")
+        powers.append((g, g**2, g**3))
+    a, _ = gradients(torch_model, images, "1")
+    reference = plus_plus(a, *(sum(power) / method.samples for power in zip(*powers, strict=True)))
+    assert_same(unit(compute(method, model, images)), unit(reference))
+
+
+def test_smooth_weights_equal_torchcam_for_one_sample(model, torch_model, images):
+    """torchcam's quirks vanish for one copy, and a gradient that is the same everywhere."""
+    methods = pytest.importorskip("torchcam.methods")
+    method = attribution_methods(["smoothgrad-cam++"], layer="2", samples=1, noise=0.5)
+    (key,) = jax.random.split(KEY, 1)
+    noise = np.asarray(0.5 * jax.random.normal(key, images.shape[1:]))
+    with methods.SmoothGradCAMpp(torch_model, "2", num_samples=1) as extractor:
+        torch_model(to_torch(images))
+        clean = extractor.hook_a[0].clone()
+        extractor._distrib.sample = lambda size: to_torch(noise[None]).expand(size)
+        weights = extractor._get_weights(TARGET.tolist())[0]
+    reference = torch.relu((weights[..., None, None] * clean).sum(1)).numpy()
+    assert_same(unit(compute(method["smoothgrad-cam++"], model, images)), unit(reference))
+
+
+@pytest.mark.parametrize("layer", ["0", "2"])  # positions more, and fewer, than channels
+def test_eigen_cams_equal_singular_vectors(layer, model, torch_model, images):
+    grad_cam_package()
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
+
+    images = images[:, :8, :12]  # layer 2: 2 x 3 positions of 16 channels
+    a, g = gradients(torch_model, images, layer)
+    for name, product in {"eigencam": a, "eigengradcam": a * g}.items():
+        reference = get_2d_projection(product.transpose(0, 3, 1, 2))
+        ours = compute(attribution_methods([name], layer=layer)[name], model, images)
+        for one, other, channels in zip(ours, reference, product.sum(-1), strict=True):
+            sign = np.sign(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+            np.testing.assert_allclose(one, sign * other, atol=1e-3 * np.ptp(other))
+            assert np.corrcoef(one.ravel(), channels.ravel())[0, 1] > 0
+
+
+def test_full_grad_is_complete(model, images):
+    """Gradients times inputs and biases add up to the logit, in a network of ReLUs."""
+    from jaxood.attribution.full_grad import gradient_parts
+    from jaxood.attribution.split import target_logits
+
+    image, target = jnp.asarray(images[:1]), jnp.asarray(TARGET[:1])
+    at_input, at_biases = gradient_parts(
+        lambda x: target_logits(model(x).logits, target).sum(), image
+    )
+    assert [part.shape[-1] for part in at_biases] == list(WIDTHS[1:])
+    total = at_input.sum() + sum(part.sum() for part in at_biases) + model.head.bias[target[0]]
+    np.testing.assert_allclose(total, model(image).logits[0, target[0]], rtol=1e-4)
+
+
+def test_guided_backprop_equals_grad_cam(model, torch_model, images):
+    package = grad_cam_package()
+    from jaxood.attribution.guided import guided_gradient
+
+    guided = package.GuidedBackpropReLUModel(torch_model, "cpu")
+    reference = [
+        guided(to_torch(images[i : i + 1]), target) for i, target in enumerate(TARGET.tolist())
+    ]
+    ours = guided_gradient(model, jnp.asarray(images), jnp.asarray(TARGET))
+    assert_same(np.asarray(ours), np.stack(reference))
+    maps = compute(ATTRIBUTIONS["guided-backprop"], model, images)
+    np.testing.assert_allclose(maps, np.abs(reference).max(-1), atol=1e-3 * maps.max())
+
+
+def test_guided_backprop_needs_rectifiers():
+    stages = {"0": Conv(3, 4, 3, activation=jax.nn.gelu)}
+    model = Backbone(stages, LinearClassifier(4, 5))
+    with pytest.raises(UsageError, match="methods: got guided-backprop for a model without rect"):
+        compute(ATTRIBUTIONS["guided-backprop"], model, np.ones((3, 8, 8, 3), np.float32))
+
+
+def test_random_cam(model, torch_model, images):
+    a, _ = gradients(torch_model, images, "2")
+    weights = np.asarray(jax.random.uniform(KEY, (WIDTHS[-1],), minval=-1.0))
+    reference = (a * weights).sum(-1)
+    np.testing.assert_allclose(
+        compute(ATTRIBUTIONS["randomcam"], model, images), reference, atol=1e-4
+    )
+    other = compute(ATTRIBUTIONS["randomcam"], model, images, key=jax.random.key(4))
+    assert np.abs(other - reference).max() > 0.1
+
+
+def test_sobel_equals_opencv(model, images):
+    cv2 = pytest.importorskip("cv2")
+    reference = []
+    for image in images:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        both = (cv2.Sobel(grey, cv2.CV_64F, *order, ksize=3) for order in ((1, 0), (0, 1)))
+        reference.append(0.5 * sum(np.abs(edge) for edge in both))
+    ours = compute(ATTRIBUTIONS["sobel"], model, images)
+    np.testing.assert_allclose(ours, np.stack(reference), atol=1e-4)
+
+
+def test_factorisation_fits_as_well_as_scikit_learn(model, torch_model, images):
+    import warnings
+
+    from sklearn.decomposition import NMF
+
+    from jaxood.attribution.factorisation import factorise
+
+    a, _ = gradients(torch_model, images, "2")
+    rows = a.reshape(-1, a.shape[-1])  # the images together
+    where, concepts = (np.asarray(x) for x in factorise(jnp.asarray(rows, jnp.float32), 4, KEY))
+    offset = rows.min(0)
+    error = np.linalg.norm(rows - offset - where @ (concepts - offset))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that sklearn wants more steps
+        reference = NMF(4, init="random", random_state=0).fit(rows - offset)
+    assert error <= 1.02 * reference.reconstruction_err_
+    assert where.min() >= 0 and (concepts - offset).min() >= -1e-5
+    np.testing.assert_allclose(where.max(0), 1, atol=1e-6)
+
+
+def test_factorisation_recovers_concepts():
+    """Two concepts that share no position are found as they are, whatever their order."""
+    from jaxood.attribution.factorisation import factorise
+
+    where = np.zeros((30, 2), np.float32)
+    where[:12, 0], where[15:, 1] = np.linspace(0.2, 1, 12), np.linspace(1, 0.1, 15)
+    concepts = np.array([[3, 0, 1, 0], [0, 2, 2, 0]], np.float32)
+    found = factorise(jnp.asarray(where @ concepts), 2, KEY)
+    order = np.argsort(np.asarray(found.concepts)[:, 1])
+    np.testing.assert_allclose(np.asarray(found.where)[:, order], where, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(found.concepts)[order], concepts, atol=5e-3)
+
+
+def test_factorisation_attributes_to_the_targets_concept(model):
+    """Left half means class 0, right half class 1."""
+
+    class Halves(nnx.Module):
+        head = LinearHead(jnp.array([[5.0, -5.0], [-5.0, 5.0]]), jnp.zeros(2))
+
+        def __call__(self, images):
+            left = jnp.arange(6) < 3
+            features = jnp.broadcast_to(
+                jnp.stack([left, ~left], -1).astype(jnp.float32), (len(images), 4, 6, 2)
+            )
+            features = features * jnp.abs(images.mean(-1, keepdims=True))
+            pooled = features.mean((1, 2))
+            return ModelOutputs(features, pooled, self.head(pooled))
+
+    images = np.random.default_rng(1).uniform(0.5, 1, size=(2, 4, 6, 3)).astype(np.float32)
+    method = attribution_methods(["dff"], concepts=2)["dff"]
+    maps = compute(method, Halves(), images, np.array([0, 1]))
+    assert maps[0, :, :3].min() > 0.3 and maps[0, :, 3:].max() < 0.01
+    assert maps[1, :, 3:].min() > 0.3 and maps[1, :, :3].max() < 0.01
+
+
+@pytest.mark.parametrize("name", ATTRIBUTIONS)
+def test_every_method_keeps_the_contract(name, soft_model, images):
+    """Finite, one an image, not constant, independent of the rest of the batch and its order."""
+    method = ATTRIBUTIONS[name]
+    model = soft_model
+    maps = compute(method, model, images)
+    assert maps.shape in {(3, 6, 8), (3, 24, 32)} and maps.dtype == np.float32
+    assert np.isfinite(maps).all() and (np.ptp(maps, axis=(1, 2)) > 0).all()
+    tolerance = {"atol": 2e-4 * np.abs(maps).max()}
+    alone = [compute(method, model, images[i : i + 1], TARGET[i : i + 1]) for i in (0, 2)]
+    np.testing.assert_allclose(np.concatenate(alone), maps[[0, 2]], **tolerance)
+    moved = compute(method, model, images[[2, 0, 1]], TARGET[[2, 0, 1]])
+    np.testing.assert_allclose(moved, maps[[2, 0, 1]], **tolerance)
+
+
+@pytest.mark.parametrize("name", ["score-cam", "ablationcam"])
+def test_chunks_do_not_change_the_map(name, model, images):
+    maps = compute(ATTRIBUTIONS[name], model, images)
+    for chunk in (1, 7, 48, 1000):
+        other = compute(attribution_methods([name], chunk=chunk)[name], model, images)
+        np.testing.assert_allclose(other, maps, atol=1e-4 * maps.max())
+
+
+def test_score_cam_runs_dead_channels_once(model, images):
+    """Weights of dead channels are those of an empty image, and cost no forward pass each."""
+    dead = nnx.clone(model)
+    dead.stages["2"].bias[...] = model.stages["2"].bias[...].at[4:].set(-1e3)
+    runs = []
+
+    class Counting(nnx.Module):
+        head = dead.head
+
+        def __call__(self, images):
+            jax.debug.callback(lambda: runs.append(len(images)))
+            return dead(images)
+
+    maps = compute(attribution_methods(["score-cam"], chunk=4)["score-cam"], Counting(), images)
+    jax.effects_barrier()
+    # The images, an empty one, and three times four live channels in chunks of four.
+    assert sorted(runs) == [1, 3, 4, 4, 4]
+    np.testing.assert_allclose(
+        maps, compute(ATTRIBUTIONS["score-cam"], dead, images), atol=1e-4 * maps.max()
+    )
+
+
+def test_model_without_stages(model, images):
+    class Own(nnx.Module):
+        def __init__(self):
+            self.inner = model
+
+        @property
+        def head(self):
+            return self.inner.head
+
+        def __call__(self, images):
+            return self.inner(images)
+
+    for name in ("grad-cam", "score-cam", "eigencam"):
+        chex.assert_trees_all_close(
+            compute(ATTRIBUTIONS[name], Own(), images),
+            compute(ATTRIBUTIONS[name], model, images),
+            rtol=1e-4,
+        )
+    with pytest.raises(UsageError, match="layer: got '1', wanted none"):
+        compute(attribution_methods(["grad-cam"], layer="1")["grad-cam"], Own(), images)
+
+
+def test_wrong_names(model, images):
+    with pytest.raises(UsageError, match="methods: got 'gradcam'.*Did you mean grad-cam"):
+        attribution_methods(["gradcam"])
+    with pytest.raises(UsageError, match="layer: got 1, wanted a method that has it"):
+        attribution_methods(["sobel", "banzhaf"], layer="1")
+    with pytest.raises(UsageError, match="layer: got '7', wanted one of 0, 1, 2"):
+        compute(attribution_methods(["grad-cam"], layer="7")["grad-cam"], model, images)
+
+
+def test_class_token_models_are_refused(model, images):
+    tokens = nnx.clone(model)
+    tokens.pooling = "class_token"
+    with pytest.raises(UsageError, match="methods: got .*class token"):
+        ATTRIBUTIONS["banzhaf"](tokens, jnp.asarray(images), jnp.asarray(TARGET), KEY)
