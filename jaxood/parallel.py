@@ -27,5 +27,10 @@ def shard(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
-    """Puts arrays on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    """Puts arrays on every device of the mesh; what is shared out over devices stays so."""
+
+    def put(leaf):
+        shared = isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+        return leaf if shared else jax.device_put(leaf, NamedSharding(mesh, P()))
+
+    return jax.tree.map(put, tree)

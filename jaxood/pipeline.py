@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxood.data.images import ImageSet
 from jaxood.data.suites import Suite
+from jaxood.detectors.bank import draw_bank
 from jaxood.detectors.methods import DETECTORS, Method
 from jaxood.errors import UsageError
 from jaxood.evaluation.metrics import evaluate as measure
@@ -214,6 +215,7 @@ def evaluate(
     *,
     batch_size: int = 32,
     bank_fraction: float | None = None,
+    balanced_bank: bool = False,
     convention: str = "plain",
     seed: int = 0,
     folder: Path | None = None,
@@ -224,6 +226,7 @@ def evaluate(
     Args:
       methods: each also stands against the same score without view and transforms, if that is here.
       bank_fraction: of the training images, drawn with `seed`, that methods are fitted on.
+      balanced_bank: draws as many of each class.
       convention: of FPR95, see `jaxood.evaluation.metrics.FPR_CONVENTIONS`.
       folder: where extracted features are kept, for an interrupted run to go on.
       progress: given a set's name, returns what is told of each batch.
@@ -233,7 +236,7 @@ def evaluate(
     """
     bank = train = None
     if any(method.needs_train for method in methods):
-        bank = _bank(suite, methods, bank_fraction, seed)
+        bank = bank_indices(suite, methods, bank_fraction, seed, balanced_bank)
         train = suite.train.subset(bank)
     sets = {"train": train} if train else {}
     sets |= {suite.id_test.name: suite.id_test} | suite.ood
@@ -281,8 +284,12 @@ def baseline(method: str) -> str | None:
     return score if score != method else None
 
 
-def _bank(
-    suite: Suite, methods: Sequence[Method], bank_fraction: float | None, seed: int
+def bank_indices(
+    suite: Suite,
+    methods: Sequence[Method],
+    fraction: float | None,
+    seed: int,
+    balanced: bool = False,
 ) -> np.ndarray:
     """Which training images methods are fitted on, chosen before any is read."""
     needy = next(method for method in methods if method.needs_train)
@@ -297,7 +304,5 @@ def _bank(
             "training images without classes",
             "a folder with a sub-folder for each class",
         )
-    from jaxood.detectors.bank import draw_bank
-
-    count = len(suite.train)
-    return draw_bank(count, suite.train.labels, bank_fraction, jax.random.key(seed))
+    key = jax.random.key(seed)
+    return draw_bank(len(suite.train), suite.train.labels, fraction, key, balanced)

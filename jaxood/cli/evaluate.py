@@ -20,9 +20,9 @@ import numpy as np
 
 from jaxood.cache import cache_dir
 from jaxood.cli.options import (
+    add_bank_arguments,
     add_model_arguments,
     add_output_argument,
-    fraction,
     load_from,
     progress_bar,
 )
@@ -69,12 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=DIR",
         help="out-of-distribution images; may be repeated",
     )
-    data.add_argument(
-        "--bank-fraction",
-        type=fraction,
-        metavar="F",
-        help="of the training images to fit on (default: 1 %%, but enough of a small set)",
-    )
+    add_bank_arguments(data)
     parser.add_argument(
         "--fpr-convention",
         default="plain",
@@ -107,6 +102,7 @@ def run(args: argparse.Namespace) -> None:
         methods,
         batch_size=args.batch_size,
         bank_fraction=args.bank_fraction,
+        balanced_bank=args.balanced_bank,
         convention=args.fpr_convention,
         seed=args.seed,
         folder=args.output / "features",

@@ -100,6 +100,21 @@ def images_from(args: argparse.Namespace) -> ImageFiles:
     return ImageFiles.from_paths(args.images)
 
 
+def add_bank_arguments(group) -> None:
+    """--bank-fraction, --balanced-bank."""
+    group.add_argument(
+        "--bank-fraction",
+        type=fraction,
+        metavar="F",
+        help="of the training images to fit on (default: 1 %%, but enough of a small set)",
+    )
+    group.add_argument(
+        "--balanced-bank",
+        action="store_true",
+        help="as many of each class, instead of any at random",
+    )
+
+
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """--output DIR."""
     parser.add_argument(
