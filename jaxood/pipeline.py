@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]  # images done, images in all
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _step(
+def forward_and_extract(
     graphdef,
     preprocessing: Preprocessing,
     dtype: str,
@@ -118,7 +118,7 @@ def stream(
     batch_size = rounded_up(min(batch_size, len(images)), mesh)
     graphdef, state = nnx.split(model.module)
     step = partial(
-        _step,
+        forward_and_extract,
         graphdef,
         model.preprocessing,
         model.dtype,

@@ -26,8 +26,8 @@ def fraction(text: str) -> float:
     return value
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --weights, --tag, --dtype, --batch-size, --seed, --cache-dir."""
+def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> None:
+    """--model, --weights, --tag, --dtype, --batch-size, --seed (unless told), --cache-dir."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -54,9 +54,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images a step, over all devices (default: %(default)s)",
     )
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)"
-    )
+    if seed:
+        group.add_argument(
+            "--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)"
+        )
     group.add_argument(
         "--cache-dir",
         type=Path,

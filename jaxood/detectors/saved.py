@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxood.detectors.contract import State
 from jaxood.detectors.methods import DETECTORS, TRANSFORMS, VIEWS, Method, parse_method
@@ -41,6 +41,7 @@ class SavedDetector:
       tpr: share of in-distribution images that this was chosen to let pass.
       model: what `model_identity` gives.
       classes: a name a class; empty where they are not known.
+      bank: places in the training set of the images that it was fitted on, if it was.
     """
 
     method: Method
@@ -49,6 +50,7 @@ class SavedDetector:
     tpr: float
     model: dict[str, object]
     classes: tuple[str, ...] = ()
+    bank: Int[np.ndarray, " b"] | None = None
 
     def require_model(self, model) -> None:
         """Raises UsageError when a LoadedModel is not the one that this was fitted with."""
@@ -106,6 +108,8 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
         for number, state in enumerate(detector.state)
         for field, array in zip(getattr(state, "_fields", ()), state, strict=True)
     }
+    if detector.bank is not None:
+        arrays["bank"] = np.asarray(detector.bank, np.int64)
     values = {
         "name": detector.method.name,
         "method": spelled_out(detector.method),
@@ -155,6 +159,7 @@ def load_detector(path: Path) -> SavedDetector:
             float(values["tpr"]),
             dict(values["model"]),
             tuple(values["classes"]),
+            arrays.get("bank"),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         wanted = f"a whole detector file ({type(error).__name__}: {error})"

@@ -44,7 +44,8 @@ def fitted(text, settings=None):
     method = parse_method(text, settings or {})
     train, head = draw(50, seed=0)
     state = method.fit(train, np.arange(50) % 3, head)
-    return SavedDetector(method, state, 0.25, 0.95, model_identity(MODEL), ("a", "ß", "c"))
+    identity, names, bank = model_identity(MODEL), ("a", "ß", "c"), np.arange(0, 100, 2)
+    return SavedDetector(method, state, 0.25, 0.95, identity, names, bank)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_loaded_detector_gives_the_same_bits(tmp_path, text):
     np.testing.assert_array_equal(before, after)
     for part in ("threshold", "tpr", "model", "classes"):
         assert getattr(loaded, part) == getattr(detector, part)
+    np.testing.assert_array_equal(loaded.bank, detector.bank)
 
 
 def test_bank_goes_back_to_where_the_parameters_say(tmp_path):
