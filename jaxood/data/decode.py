@@ -25,7 +25,8 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarra
     Raises:
       UndecodableImage: for a strip so thin that resizing it would not fit in memory.
     """
-    image = image.convert("RGB")
+    if image.mode != "RGB":  # converting would copy it
+        image = image.convert("RGB")
     width, height = image.size
     short, long = sorted((width, height))
     resized = preprocessing.resize, int(preprocessing.resize * long / short)

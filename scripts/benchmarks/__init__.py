@@ -42,3 +42,26 @@ def seconds_in_turn(calls: dict[str, Callable[[], object]], repeats: int = 5) ->
             call()
             times[name].append(time.perf_counter() - start)
     return {name: sorted(taken)[len(taken) // 2] for name, taken in times.items()}
+
+
+def random_model(architecture: str):
+    """A model with random weights: as costly as a trained one, its activations of order one."""
+    import jax
+    import numpy as np
+
+    from jaxood.models.loading import abstract_model, fill, parameters
+    from jaxood.models.registry import ARCHITECTURES, LoadedModel
+
+    tag_name, tag = next(iter(ARCHITECTURES[architecture].tags.items()))
+    module = abstract_model(architecture, tag.num_classes)
+    shapes = {path: leaf.shape for path, leaf in parameters(module).items()}
+    generator = np.random.default_rng(0)
+
+    def draw(path: str) -> jax.Array:
+        shape = shapes[path]
+        if len(shape) < 2:
+            return jax.numpy.zeros(shape)
+        scale = np.sqrt(2 / np.prod(shape[:-1]))
+        return jax.numpy.asarray(generator.normal(0, scale, shape), "float32")
+
+    return LoadedModel(fill(module, draw), tag.preprocessing, architecture, tag_name, "random")

@@ -1,0 +1,54 @@
+"""Files to uint8 batches: the tf.data pipeline against torch's DataLoader with torchvision."""
+
+import argparse
+import os
+
+import benchmarks
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, default=310, help="photographs, repeated as needed")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="of the DataLoader")
+    parser.add_argument("--repeats", type=int, default=5)
+
+
+def run(args: argparse.Namespace) -> dict:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from references import import_torchvision
+
+    from jaxood.data.suites import photos_suite
+    from jaxood.preprocessing import Preprocessing
+
+    transforms = import_torchvision("torchvision.transforms")
+    preprocessing = Preprocessing(256, 224)
+    photographs = photos_suite().id_test
+    images = photographs.subset(np.resize(np.arange(len(photographs)), args.images))
+    prepare = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            with Image.open(images.paths[index]) as image:
+                return torch.from_numpy(np.array(prepare(image.convert("RGB"))))
+
+    loader = torch.utils.data.DataLoader(
+        Files(), args.batch_size, num_workers=args.workers, persistent_workers=True
+    )
+
+    def ours():
+        return [batch.images for batch in images.batches(preprocessing, args.batch_size)]
+
+    def theirs():
+        return [batch.numpy() for batch in loader]
+
+    np.testing.assert_array_equal(np.concatenate(ours())[: len(images)], np.concatenate(theirs()))
+    seconds = benchmarks.seconds_in_turn({"jaxood": ours, "torch": theirs}, args.repeats)
+    return {
+        "images_per_second": {name: len(images) / own for name, own in seconds.items()},
+        "speed_over_torch": seconds["torch"] / seconds["jaxood"],
+    }

@@ -1,0 +1,44 @@
+"""A whole run with SFP against the same run without: files to features, ResNet-50."""
+
+import argparse
+
+import benchmarks
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="resnet50", help="architecture, random weights")
+    parser.add_argument("--images", type=int, default=96, help="photographs, repeated as needed")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+
+
+def run(args: argparse.Namespace) -> dict:
+    import numpy as np
+
+    from jaxood.data.suites import photos_suite
+    from jaxood.pipeline import extract
+    from jaxood.purification import SpatialPurification
+
+    model = benchmarks.random_model(args.model)
+    photographs = photos_suite().id_test
+    images = photographs.subset(np.resize(np.arange(len(photographs)), args.images))
+    purification = SpatialPurification()
+
+    def once(extractors):
+        return extract(model, images, extractors, batch_size=args.batch_size)
+
+    plain, with_sfp = once({}), once({"sfp": purification})
+    assert len(plain) == args.images and not plain.skipped
+    largest = np.abs(plain.logits).max()
+    np.testing.assert_allclose(plain.logits, with_sfp.logits, rtol=0, atol=1e-5 * largest)
+    purified = with_sfp.extras["sfp"]
+    assert purified.shape == plain.pooled.shape and not np.allclose(purified, plain.pooled)
+
+    seconds = benchmarks.seconds_in_turn(
+        {"plain": lambda: once({}), "sfp": lambda: once({"sfp": purification})}, args.repeats
+    )
+    return {
+        "images": args.images,
+        "images_per_second": args.images / seconds["plain"],
+        "sfp_over_plain": seconds["sfp"] / seconds["plain"],
+    }
