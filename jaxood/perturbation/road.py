@@ -1,0 +1,280 @@
+"""ROAD: how fast the class goes when the pixels that a map calls relevant are removed.
+
+At each fraction x the pixels that a map ranks first are removed and imputed, and the probability
+of the class is read off the model again (Rong et al., ICML 2022, https://arxiv.org/abs/2202.00449).
+MoRF removes the most relevant first: a faithful map makes it fall fast, a small area is good.
+LeRF removes the least relevant first: a large area is good. Combined is (LeRF - MoRF) / 2. The area
+is the trapezoid rule over the fractions that were asked for, x always the fraction removed.
+
+Every (image, map, order) is a row; rows flow through one compiled step in batches of one size, all
+fractions of a batch one after the other from the smallest, so that each mask contains the last one
+and its imputation begins where that one's ended.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import batched
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from jaxood.errors import UsageError, choose
+from jaxood.models.registry import LoadedModel
+from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.perturbation.imputation import IMPUTATIONS, add_noise
+from jaxood.perturbation.removal import CONVENTIONS, Convention, removal_order
+from jaxood.preprocessing import Preprocessing
+
+ORDERS = ("morf", "lerf")
+
+
+@dataclass(frozen=True)
+class RoadSettings:
+    """How pixels are removed and filled in.
+
+    Attributes:
+      fractions: of the pixels to remove, rising, in [0, 1).
+      convention: see `removal`.
+      imputation: a name of `IMPUTATIONS`.
+      noise: standard deviation of what is added to removed pixels, in the values imputed.
+      before_normalisation: imputes values in [0, 1] and normalises afterwards, as ROAD's authors
+        do; otherwise the normalised image is imputed, as SOFA's notebooks do.
+    """
+
+    fractions: tuple[float, ...] = tuple(i / 50 for i in range(50))
+    convention: Convention = "exact"
+    imputation: str = "linear"
+    noise: float = 0.01
+    before_normalisation: bool = False
+
+    def __post_init__(self):
+        rising = all(a < b for a, b in zip(self.fractions, self.fractions[1:], strict=False))
+        if not self.fractions or not rising or self.fractions[0] < 0 or self.fractions[-1] >= 1:
+            raise UsageError("fractions", self.fractions, "rising numbers from 0 to less than 1")
+        choose("convention", self.convention, CONVENTIONS)
+        choose("imputation", self.imputation, IMPUTATIONS)
+        if not self.noise >= 0:
+            raise UsageError("noise", self.noise, "a number of at least 0")
+
+
+class Explained(NamedTuple):
+    """An image and a map to be tested on it.
+
+    Attributes:
+      target: class whose probability is followed.
+      map: of the image's size, higher means more relevant.
+    """
+
+    id: str
+    image: UInt8[np.ndarray, "h w 3"]
+    target: int
+    method: str
+    map: Float[np.ndarray, "h w"]
+
+
+class Curves(NamedTuple):
+    """What became of one image under one map; MoRF first, then LeRF.
+
+    Attributes:
+      confidence: probability of the target class.
+      agrees: whether the target is the top class.
+      iterations, residual: the most that an imputation took and left.
+    """
+
+    id: str
+    method: str
+    target: int
+    confidence: Float[np.ndarray, "2 t"]
+    agrees: Bool[np.ndarray, "2 t"]
+    iterations: int
+    residual: float
+
+    def areas(self, fractions: tuple[float, ...]) -> tuple[float, float, float]:
+        """MoRF, LeRF and combined."""
+        morf, lerf = (area(curve, fractions) for curve in self.confidence)
+        return morf, lerf, (lerf - morf) / 2
+
+
+def area(curve: Float[np.ndarray, "*n t"], fractions: tuple[float, ...]) -> np.ndarray:
+    """Trapezoid rule over the fraction removed."""
+    return np.trapezoid(curve, fractions, axis=-1)
+
+
+def image_number(image_id: str) -> int:
+    """What keys the draws of an image, whatever set and batch it comes in."""
+    return zlib.crc32(image_id.encode())
+
+
+class Rows(NamedTuple):
+    """A batch on the device; see `Explained` and `removal_order`."""
+
+    images: Float[Array, "b h w 3"]
+    place: Int[Array, "b h w"]
+    counts: Int[Array, "b t"]
+    keys: PRNGKeyArray
+    target: Int[Array, " b"]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def prepare(
+    settings: RoadSettings,
+    preprocessing: Preprocessing,
+    key: PRNGKeyArray,
+    images: UInt8[Array, "b h w 3"],
+    maps: Float[Array, "b h w"],
+    least_first: Bool[Array, " b"],
+    numbers: Int[Array, " b"],
+    target: Int[Array, " b"],
+) -> Rows:
+    """Puts pixels in order; the values to impute are normalised or in [0, 1]."""
+    if settings.before_normalisation:
+        values = images.astype(jnp.float32) / 255
+    else:
+        values = preprocessing.normalise(images)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+    ties, noise = (jax.vmap(lambda own: jax.random.fold_in(own, i))(keys) for i in (0, 1))  # noqa: B023
+    order = removal_order(maps, least_first, settings.fractions, settings.convention, ties)
+    return Rows(values, *order, noise, target)
+
+
+def perturb(
+    settings: RoadSettings, rows: Rows, index: Int[Array, ""], previous: Float[Array, "b h w 3"]
+):
+    """Imputed images at the fraction of that index: with noise, and what the imputation gave."""
+    removed = rows.place < rows.counts[:, index][:, None, None]
+    imputed = IMPUTATIONS[settings.imputation](rows.images, removed, previous)
+    if not settings.noise:
+        return imputed.images, imputed
+    # By the fraction, not its place among the others: the same noise whatever else is asked for.
+    numbers = jnp.asarray(np.round(np.asarray(settings.fractions) * 1e6), jnp.uint32)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, numbers[index]))(rows.keys)
+    return add_noise(imputed.images, removed, settings.noise, keys), imputed
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def step(graphdef, preprocessing, dtype, settings, mesh, state, rows, index, previous):
+    """Removes, imputes, classifies: target probability, agreement, and the imputation."""
+
+    def on_each_device(state, rows, index, previous):
+        images, imputed = perturb(settings, rows, index, previous)
+        if settings.before_normalisation:
+            images = (images - jnp.asarray(preprocessing.mean)) / jnp.asarray(preprocessing.std)
+        logits = nnx.merge(graphdef, state)(images.astype(dtype)).logits.astype(jnp.float32)
+        probability = jnp.take_along_axis(jax.nn.softmax(logits), rows.target[:, None], 1)[:, 0]
+        return probability, logits.argmax(axis=1) == rows.target, imputed
+
+    specs = (P(), P("data"), P(), P("data"))
+    return jax.shard_map(
+        on_each_device, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False
+    )(state, rows, index, previous)
+
+
+def road_curves(
+    model: LoadedModel,
+    explained: Iterable[Explained],
+    settings: RoadSettings,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Iterator[Curves]:
+    """MoRF and LeRF of each map, in the order given, a batch at a time.
+
+    Args:
+      batch_size: perturbed images a step over the whole mesh.
+      seed: of noise and of ties; an image's depend on its id and on nothing else.
+      progress: told how many perturbed images were classified since the last call.
+
+    Raises:
+      UsageError: for a map that is not finite, not of the image's size, or that removes all
+        pixels at a fraction (only ties can do that, under the notebook's convention).
+    """
+    mesh = mesh or data_mesh()
+    size = rounded_up(max(batch_size, 2), mesh)
+    pairs = max(size // 2, 1)
+    graphdef, state = nnx.split(model.module)
+    state = replicate(state, mesh)
+    prepared = partial(prepare, settings, model.preprocessing, jax.random.key(seed))
+    run = partial(step, graphdef, model.preprocessing, jnp.dtype(model.dtype), settings, mesh)
+    for items in batched(explained, pairs):
+        for item in items:
+            _require_map(item)
+        padded = [items[min(i, len(items) - 1)] for i in range(pairs)]
+        twice = [item for item in padded for _ in ORDERS]
+        twice += twice[-1:] * (size - len(twice))
+        rows = prepared(
+            *shard(
+                (
+                    np.stack([item.image for item in twice]),
+                    np.stack([item.map for item in twice]).astype(np.float32),
+                    np.arange(size) % 2 == 1,
+                    np.array([image_number(item.id) for item in twice], np.uint32),
+                    np.array([item.target for item in twice], np.int32),
+                ),
+                mesh,
+            )
+        )
+        _require_kept(items, settings, jax.device_get(rows.counts))
+        found, previous = [], rows.images
+        for index in range(len(settings.fractions)):
+            probability, agrees, imputed = run(state, rows, np.int32(index), previous)
+            previous = imputed.images
+            found.append((probability, agrees, imputed.iterations, imputed.residual))
+            if len(found) > 1:  # one step in flight while the last one is waited for
+                jax.block_until_ready(found[-2])
+                progress(2 * len(items))
+        columns = [np.stack(column, axis=1) for column in zip(*jax.device_get(found), strict=True)]
+        progress(2 * len(items))
+        for i, item in enumerate(items):
+            probability, agrees, iterations, residual = (own[2 * i : 2 * i + 2] for own in columns)
+            yield Curves(
+                item.id,
+                item.method,
+                item.target,
+                probability,
+                agrees,
+                int(iterations.max()),
+                float(residual.max()),
+            )
+
+
+def _require_map(item: Explained) -> None:
+    if item.map.shape != item.image.shape[:2]:
+        wanted = f"{item.image.shape[:2]}, the image's size"
+        raise UsageError(f"map {item.method} of {item.id}", item.map.shape, wanted)
+    if not np.isfinite(item.map).all():
+        raise UsageError(f"map {item.method} of {item.id}", "nan or inf", "finite values")
+
+
+def _require_kept(items, settings: RoadSettings, counts: Int[np.ndarray, "b t"]) -> None:
+    for i, item in enumerate(items):
+        pixels = item.map.size
+        for order, own in zip(ORDERS, counts[2 * i : 2 * i + 2], strict=True):
+            if own.max() >= pixels:
+                fraction = settings.fractions[int(np.argmax(own >= pixels))]
+                raise UsageError(
+                    f"map {item.method} of {item.id}",
+                    f"all {pixels} pixels removed at fraction {fraction:g} of {order}: they are "
+                    "tied at the threshold",
+                    "at least one pixel kept",
+                    "Use the convention exact, or lower fractions.",
+                )
+
+
+def mean_interval(
+    curves: Float[np.ndarray, "n *t"], seed: int = 0, resamples: int = 1000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over images and its 95 % interval by bootstrap over images."""
+    n = len(curves)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples) / n
+    low, high = np.quantile(np.tensordot(weights, curves, 1), [0.025, 0.975], axis=0)
+    return curves.mean(axis=0), low, high
