@@ -35,10 +35,10 @@ from jaxood.detectors.statistics import (
 
 
 class MahalanobisState(NamedTuple):
-    """Features are taken to `((z - shift) / spread) @ whiten` first; `means` live there."""
+    """Features are taken to `((z - shift) * scale) @ whiten` first; `means` live there."""
 
     shift: Float[Array, " c"]
-    spread: Float[Array, " c"]
+    scale: Float[Array, " c"]
     whiten: Float[Array, "c c"]
     means: Float[Array, "k c"]
 
@@ -58,7 +58,7 @@ def nearest_mean(
 
 
 def whitened(state: MahalanobisState, rows: Float[Array, "n c"]) -> Float[Array, "n c"]:
-    centred = (rows - state.shift[None, :]) / state.spread[None, :]
+    centred = (rows - state.shift[None, :]) * state.scale[None, :]
     return jnp.matmul(centred, state.whiten, precision="highest")
 
 
@@ -67,19 +67,22 @@ def normalised(rows: Float[Array, "n c"]) -> Float[Array, "n c"]:
     return rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def fit_gaussians(rows, labels, rcond, class_weights, prepare=as_is, spread=None):
+def fit_gaussians(rows, labels, rcond, class_weights, prepare=as_is, standardise=False):
     """Class means and shared covariance, `class_weights(counts)` being the weight of a row."""
     shift = mean(rows, prepare)
-    spread = np.ones(rows.shape[1]) if spread is None else spread
+    variance = mean(rows, lambda block: (prepare(block) - shift) ** 2)
+    size = mean(rows, lambda block: prepare(block) ** 2)
+    moves = variance > np.finfo(np.float32).eps ** 2 * size  # else it is the rounding of a constant
+    scale = moves / (np.sqrt(variance) + 1e-8 if standardise else 1.0)
 
     def standard(block):
-        return (prepare(block) - shift) / spread
+        return (prepare(block) - shift) * scale
 
     group, counts, means = class_means(rows, labels, standard)
     whiten, _ = pseudo_whitener(
         covariance(rows, means, group, class_weights(counts), standard), rcond
     )
-    parts = (shift, spread, whiten, means @ whiten)
+    parts = (shift, scale, whiten, means @ whiten)
     return MahalanobisState(*(jnp.asarray(part, jnp.float32) for part in parts))
 
 
@@ -121,10 +124,8 @@ class _NormalisedGaussians(_Gaussians):
     """The NNGuide code's: normalised rows, standardised channels, classes weigh the same."""
 
     def _fit(self, pooled, labels):
-        centre = mean(pooled, l2_normalised)
-        variance = mean(pooled, lambda block: (l2_normalised(block) - centre) ** 2)
-        spread = np.sqrt(variance) + 1e-8
-        return fit_gaussians(pooled, labels, self.rcond, _each_class_alike, l2_normalised, spread)
+        weights = _each_class_alike
+        return fit_gaussians(pooled, labels, self.rcond, weights, l2_normalised, True)
 
     def score(self, state, outputs, head):
         return -nearest_mean(whitened(state, normalised(outputs.pooled)), state.means)[1]

@@ -101,7 +101,7 @@ class OpenMax(Detector):
         return OpenMaxState(*(jnp.asarray(x, jnp.float32) for x in (means, least, shape, offset)))
 
     def score(self, state, outputs, head):
-        logits = outputs.logits
+        logits = jnp.asarray(outputs.logits)
         alpha = min(self.alpha, logits.shape[1])
         largest, top = jax.lax.top_k(logits, alpha)
         distance = jnp.linalg.norm(logits[:, None, :] - state.means[top], axis=2)

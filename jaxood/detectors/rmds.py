@@ -22,6 +22,7 @@ class RMDSState(NamedTuple):
     """`whiten` and `means` of the classes; `background` whitens by the covariance of all."""
 
     shift: Float[Array, " c"]
+    scale: Float[Array, " c"]
     whiten: Float[Array, "c c"]
     means: Float[Array, "k c"]
     background: Float[Array, "c c"]
@@ -44,11 +45,10 @@ class RMDS(Detector):
         classes = Mahalanobis(self.rcond).fit(train, labels, head)
         one = np.zeros(len(train.pooled), int)
         background = Mahalanobis(self.rcond).fit(train, one, head)
-        return RMDSState(classes.shift, classes.whiten, classes.means, background.whiten)
+        return RMDSState(*classes, background.whiten)
 
     def score(self, state, outputs, head):
-        spread = jnp.ones_like(state.shift)
-        classes = MahalanobisState(state.shift, spread, state.whiten, state.means)
+        classes = MahalanobisState(*state[:-1])
         _, distance = nearest_mean(whitened(classes, outputs.pooled), state.means)
         everything = whitened(classes._replace(whiten=state.background), outputs.pooled)
         return jnp.sum(everything**2, axis=1) - distance

@@ -1,0 +1,457 @@
+"""Every method once more: NumPy and torch in float64, written from the papers, row by row.
+
+A reference takes a `Case` and returns one score a test row.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import toy_detection as toy
+from scipy.special import log_softmax, logsumexp, softmax
+from scipy.stats import weibull_min
+
+from jaxood.outputs import NormLinearHead
+
+
+class Case(SimpleNamespace):
+    """Training and test features and logits, the head's numbers, and the test images."""
+
+
+def case_of(kind: str) -> Case:
+    head, train, labels, images, test = toy.data(kind)
+
+    def penultimate(pooled):
+        if not isinstance(head, NormLinearHead):
+            return pooled
+        centred = pooled - pooled.mean(axis=1, keepdims=True)
+        normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + head.epsilon)
+        return normed * np.float64(head.scale) + np.float64(head.shift)
+
+    weight, bias = np.float64(head.kernel).T, np.float64(head.bias)
+
+    def logits(pooled):
+        return penultimate(pooled) @ weight.T + bias
+
+    train_z, z = np.float64(train.pooled), np.float64(test.pooled)
+    train_images, _ = toy.images_of(480, 11)
+    return Case(
+        head=head, penultimate=penultimate, logits_of=logits, weight=weight, bias=bias,
+        labels=labels, train_images=train_images, images=images, train=train_z, test=z,
+        train_logits=logits(train_z), logits=logits(z),
+        train_h=penultimate(train_z), h=penultimate(z),
+    )  # fmt: skip
+
+
+def energy_of(logits):
+    return logsumexp(logits, axis=1)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+# Scores of the logits alone.
+
+
+def gen(case, gamma=0.1, top=100):
+    scores = []
+    for p in softmax(case.logits, axis=1):
+        p = np.sort(p)[::-1][:top]
+        scores.append(-sum(value**gamma * (1 - value) ** gamma for value in p))
+    return np.array(scores)
+
+
+def entropy(case):
+    p = softmax(case.logits, axis=1)
+    return np.sum(p * np.log(p), axis=1)
+
+
+def kl(case):
+    k = toy.CLASSES
+    p = softmax(case.logits, axis=1)
+    divergence = np.sum((1 / k) * (np.log(1 / k) - np.log(p)), axis=1)
+    return divergence + np.log(k)
+
+
+def kl_matching(case):
+    p_train, p_test = softmax(case.train_logits, axis=1), softmax(case.logits, axis=1)
+    predicted = p_train.argmax(axis=1)
+    typical = [p_train[predicted == k].mean(axis=0) for k in np.unique(predicted)]
+    return np.array([-min(np.sum(p * np.log(p / q)) for q in typical) for p in p_test])
+
+
+def temp_scaling(case):
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_t):
+        log_p = log_softmax(case.train_logits / np.exp(log_t), axis=1)
+        return -log_p[np.arange(len(log_p)), case.labels].mean()
+
+    found = minimize_scalar(loss, bounds=(-2.9, 2.9), method="bounded", options={"xatol": 1e-9})
+    p = softmax(case.logits / np.exp(found.x), axis=1).max(axis=1)
+    return np.log(p / (1 - p))
+
+
+def openmax(case, alpha=10, tail=20):
+    k = toy.CLASSES
+    alpha, train, predicted = min(alpha, k), case.train_logits, case.train_logits.argmax(axis=1)
+    models = []
+    for own in range(k):
+        right = train[(case.labels == own) & (predicted == own)]
+        centre = right.mean(axis=0)
+        largest = np.sort(np.linalg.norm(right - centre, axis=1))[-tail:]
+        moved = largest - largest.min() + 10_000
+        shape, _, scale = weibull_min.fit(moved, floc=0)
+        models.append((centre, largest.min(), shape, scale))
+    scores = []
+    for v in case.logits:
+        revised, unknown = v.copy(), 0.0
+        for rank, own in enumerate(np.argsort(-v)[:alpha]):
+            centre, least, shape, scale = models[own]
+            distance = np.linalg.norm(v - centre) - least + 10_000
+            w = weibull_min.cdf(distance, shape, 0, scale) * (alpha - rank) / alpha
+            revised[own], unknown = v[own] * (1 - w), unknown + v[own] * w
+        p = softmax(np.append(revised, unknown))
+        scores.append(np.log(p[:-1].sum() / p[-1]))
+    return np.array(scores)
+
+
+# Scores of the features.
+
+
+def knn(case, k=10):
+    products = unit(case.test) @ unit(case.train).T
+    return np.sort(products, axis=1)[:, -k]
+
+
+def nnguide(case, k=10):
+    bank = energy_of(case.train_logits)[:, None] * unit(case.train)
+    products = np.sort(unit(case.test) @ bank.T, axis=1)[:, -k:]
+    return energy_of(case.logits) * products.mean(axis=1)
+
+
+def residual_lengths(train, test, origin, dim):
+    values, vectors = np.linalg.eig((train - origin).T @ (train - origin) / len(train))
+    order = np.argsort(-values.real)
+    basis = vectors.real[:, order[dim:]]
+    return (np.linalg.norm((rows - origin) @ basis, axis=1) for rows in (train, test))
+
+
+def vim(case, dim=toy.CHANNELS // 2):
+    origin = -np.linalg.pinv(case.weight) @ case.bias
+    train, test = residual_lengths(case.train_h, case.h, origin, dim)
+    alpha = case.train_logits.max(axis=1).mean() / train.mean()
+    return energy_of(case.logits) - alpha * test
+
+
+def vim_nnguide(case, dim=toy.CHANNELS // 2):
+    bank, rows = unit(case.train), unit(case.test)
+    train, test = residual_lengths(bank, rows, bank.mean(axis=0), dim)
+    alpha = case.train_logits.max(axis=1).mean() / train.mean()
+    return energy_of(case.logits) - alpha * test
+
+
+def residual(case, dim=toy.CHANNELS // 2):
+    origin = -np.linalg.pinv(case.weight) @ case.bias
+    return -list(residual_lengths(case.train_h, case.h, origin, dim))[1]
+
+
+def distances(rows, mean, precision):
+    return np.array([(row - mean) @ precision @ (row - mean) for row in rows])
+
+
+def gaussians(train, labels):
+    means = [train[labels == own].mean(axis=0) for own in range(toy.CLASSES)]
+    centred = np.concatenate([train[labels == own] - means[own] for own in range(toy.CLASSES)])
+    return means, np.linalg.pinv(centred.T @ centred / len(train), rcond=1e-6, hermitian=True)
+
+
+def mahalanobis(case):
+    means, precision = gaussians(case.train, case.labels)
+    return -np.min([distances(case.test, mean, precision) for mean in means], axis=0)
+
+
+def rmds(case):
+    means, precision = gaussians(case.train, case.labels)
+    whole = np.linalg.pinv(np.cov(case.train.T, bias=True), rcond=1e-6, hermitian=True)
+    background = distances(case.test, case.train.mean(axis=0), whole)
+    return -np.min([distances(case.test, own, precision) - background for own in means], axis=0)
+
+
+def standardised(case):
+    mean, std = unit(case.train).mean(axis=0), unit(case.train).std(axis=0) + 1e-8
+    return (unit(case.train) - mean) / std, (unit(case.test) - mean) / std
+
+
+def mahalanobis_nnguide(case):
+    train, test = standardised(case)
+    groups = [train[case.labels == own] for own in range(toy.CLASSES)]
+    mean_of_covariances = np.mean([np.cov(group.T, bias=True) for group in groups], axis=0)
+    precision = np.linalg.pinv(mean_of_covariances, rcond=1e-6, hermitian=True)
+    return -np.min([distances(test, group.mean(axis=0), precision) for group in groups], axis=0)
+
+
+def ssd(case):
+    train, test = standardised(case)
+    precision = np.linalg.pinv(np.cov(train.T, bias=True), rcond=1e-6, hermitian=True)
+    return -distances(test, train.mean(axis=0), precision)
+
+
+def gmm(case, full=False, ridge=1e-6):
+    """scikit-learn's density, of components that are given."""
+    from sklearn.mixture import GaussianMixture
+
+    c, k = toy.CHANNELS, toy.CLASSES
+    groups = [case.train[case.labels == own] for own in range(k)]
+    model = GaussianMixture(k, covariance_type="full")
+    matrices = [np.cov(group.T, bias=True) for group in groups]
+    if not full:
+        matrices = [np.average(matrices, axis=0, weights=[len(group) for group in groups])] * k
+    model.means_ = np.array([group.mean(axis=0) for group in groups])
+    model.weights_ = np.array([len(group) / len(case.train) for group in groups])
+    model.precisions_cholesky_ = np.array(
+        [np.linalg.cholesky(np.linalg.inv(matrix + ridge * np.eye(c))) for matrix in matrices]
+    )
+    return model.score_samples(case.test)
+
+
+def she(case):
+    predicted, scores = case.train_logits.argmax(axis=1), []
+    for row, top in zip(case.h, case.logits.argmax(axis=1), strict=True):
+        right = (case.labels == top) & (predicted == top)
+        scores.append(row @ case.train_h[right].mean(axis=0))
+    return np.array(scores)
+
+
+def fdbd(case):
+    centre, scores = case.train_h.mean(axis=0), []
+    for row, v in zip(case.h, case.logits, strict=True):
+        t = v.argmax()
+        gaps = [
+            abs(v[t] - v[j]) / np.linalg.norm(case.weight[t] - case.weight[j])
+            for j in range(len(v))
+            if j != t
+        ]
+        scores.append(np.mean(gaps) / np.linalg.norm(row - centre))
+    return np.array(scores)
+
+
+def nci(case, alpha=1e-4):
+    centred = case.h - case.train_h.mean(axis=0)
+    weights = case.weight[case.logits.argmax(axis=1)]
+    cosine_times_norm = np.sum(centred * weights, axis=1) / np.linalg.norm(centred, axis=1)
+    return cosine_times_norm + alpha * np.abs(case.h).sum(axis=1)
+
+
+def gradnorm(case):
+    """The gradient itself, by torch."""
+    import torch
+
+    scores = []
+    for row in case.h:
+        weight = torch.tensor(case.weight, requires_grad=True)
+        logits = weight @ torch.tensor(row) + torch.tensor(case.bias)
+        log_p, k = torch.log_softmax(logits, dim=0), toy.CLASSES
+        torch.sum(1 / k * (np.log(1 / k) - log_p)).backward()
+        scores.append(float(weight.grad.abs().sum()))
+    return np.array(scores)
+
+
+def relation(case):
+    p_train, p_test = softmax(case.train_logits, axis=1), softmax(case.logits, axis=1)
+    edges = np.maximum(unit(case.test) @ unit(case.train).T, 0) * (p_test @ p_train.T)
+    return np.where(edges > 0.03, edges, 0).sum(axis=1)
+
+
+# What needs the feature map or the image.
+
+
+def torch_forward(case, images):
+    """The same small network in torch: feature map [n, p, c], pooled, logits."""
+    import torch
+
+    values = torch.cat(toy.patches(images), dim=-1)
+    kernel = torch.tensor(np.float64(toy.PATCH_WEIGHTS))
+    features = torch.relu(values @ kernel + torch.tensor(np.float64(toy.PATCH_BIAS)))
+    features = features.flatten(1, 2)
+    pooled = features.mean(dim=1)
+    weight, bias = torch.tensor(case.weight), torch.tensor(case.bias)
+    return features, pooled, pooled @ weight.T + bias
+
+
+def image_tensor(images):
+    import torch
+
+    return torch.tensor(np.float64(images), requires_grad=True)
+
+
+def gram(case, orders=5):
+    def statistics(images):
+        features = torch_forward(case, image_tensor(images))[0].detach().numpy()
+        rows = []
+        for own in features:
+            powers = [own**q for q in range(1, orders + 1)]
+            sums = [(power.T @ power).sum(axis=1) for power in powers]
+            rows.append(np.concatenate([s ** (1 / q) for q, s in enumerate(sums, 1)]))
+        return np.array(rows)
+
+    train, test, scores = statistics(case.train_images), statistics(case.images), []
+    predicted = case.train_logits.argmax(axis=1)
+    for own, top in zip(test, case.logits.argmax(axis=1), strict=True):
+        low, high = train[predicted == top].min(axis=0), train[predicted == top].max(axis=0)
+        below = np.maximum(low - own, 0) / np.abs(low + 1e-6)
+        above = np.maximum(own - high, 0) / np.abs(high + 1e-6)
+        scores.append(-np.sum(below + above))
+    return np.array(scores)
+
+
+def odin(case, temperature=1000.0, epsilon=0.0014):
+    import torch
+
+    images = image_tensor(case.images)
+    logits = torch_forward(case, images)[2] / temperature
+    loss = torch.nn.functional.cross_entropy(logits, logits.argmax(dim=1))
+    loss.backward()
+    std = torch.tensor([63.0, 62.1, 66.7], dtype=torch.float64) / 255
+    nudged = images - epsilon * torch.sign(images.grad) / std
+    p = torch.softmax(torch_forward(case, nudged)[2] / temperature, dim=1)
+    return np.log(toy.CLASSES * p.max(dim=1).values.detach().numpy())
+
+
+def rankfeat(case):
+    features = torch_forward(case, image_tensor(case.images))[0].detach().numpy()
+    u, s, v = np.linalg.svd(features, full_matrices=False)
+    features = features - s[:, :1, None] * u[:, :, :1] @ v[:, :1]
+    return energy_of(case.logits_of(features.mean(axis=1)))
+
+
+# Transforms, each before the energy.
+
+
+def react(case, percentile=90.0):
+    threshold = np.percentile(case.train, percentile)
+    return energy_of(case.logits_of(np.minimum(case.test, threshold)))
+
+
+def vra(case, low=10.0, high=90.0, below="clip"):
+    low, high = np.percentile(case.train, low), np.percentile(case.train, high)
+    rows = [
+        [high if x > high else ((low if below == "clip" else 0.0) if x < low else x) for x in row]
+        for row in case.test
+    ]
+    return energy_of(case.logits_of(np.array(rows)))
+
+
+def shaped(case, percentile, shape):
+    rows = []
+    for x in case.test:
+        k = len(x) - int(np.round(len(x) * percentile / 100))
+        kept = np.isin(np.arange(len(x)), np.argsort(-x, kind="stable")[:k])
+        rows.append(shape(x, kept, x.sum(), x[kept].sum()))
+    return energy_of(case.logits_of(np.array(rows)))
+
+
+def ash_p(case):
+    return shaped(case, 60, lambda x, kept, s1, s2: x * kept)
+
+
+def ash_b(case):
+    return shaped(case, 65, lambda x, kept, s1, s2: kept * s1 / kept.sum())
+
+
+def ash_s(case):
+    return shaped(case, 90, lambda x, kept, s1, s2: x * kept * np.exp(s1 / s2))
+
+
+def scale(case):
+    return shaped(case, 85, lambda x, kept, s1, s2: x * np.exp(s1 / s2))
+
+
+def dice(case, percentile=90.0):
+    contribution = case.train_h.mean(axis=0) * case.weight
+    sparse = np.where(contribution > np.percentile(contribution, percentile), case.weight, 0)
+    return energy_of(case.h @ sparse.T + case.bias)
+
+
+def adascale_ratio(case, low=80.0, high=85.0, lmbda=10.0):
+    import torch
+
+    def responses(images):
+        images = image_tensor(images)
+        _, pooled, logits = torch_forward(case, images)
+        logits.max(dim=1).values.sum().backward()
+        size = images.grad.abs().flatten(1)
+        order = size.argsort(dim=1, stable=True)[:, : int(size.shape[1] * 0.05)]
+        trivial = torch.zeros_like(size).scatter_(1, order, 1.0).view_as(images)
+        nudged = images + 0.5 * trivial * torch.sign(images.grad)
+        moved = torch_forward(case, nudged)[1].detach().numpy()
+        pooled, found = pooled.detach().numpy(), []
+        for z, z_moved in zip(pooled, moved, strict=True):
+            order = np.argsort(-z, kind="stable")
+            k1, k2 = max(int(len(z) * 0.05), 1), max(int(len(z) * 0.01), 1)
+            over_k2 = np.abs(z_moved - z)[order[:k2]].sum()
+            found.append(np.maximum(z_moved, 0)[order[:k1]].sum() + lmbda * over_k2)
+        return np.array(found)
+
+    known, ratios = responses(case.train_images), []
+    for z, response in zip(np.maximum(case.test, 0), responses(case.images), strict=True):
+        percentile = low + (1 - np.mean(known <= response)) * (high - low)
+        k = len(z) - int(np.round(len(z) * percentile / 100))
+        ratios.append(z.sum() / np.sort(z)[-k:].sum())
+    return np.array(ratios)[:, None]
+
+
+def adascale_a(case):
+    return energy_of(case.logits_of(case.test * np.exp(adascale_ratio(case))))
+
+
+def adascale_l(case):
+    return energy_of(case.logits * adascale_ratio(case) ** 2)
+
+
+REFERENCES = {
+    "msp": lambda case: softmax(case.logits, axis=1).max(axis=1),
+    "maxlogit": lambda case: case.logits.max(axis=1),
+    "energy": lambda case: energy_of(case.logits),
+    "energy[temperature=3]": lambda case: 3 * energy_of(case.logits / 3),
+    "kl": kl,
+    "entropy": entropy,
+    "gen": gen,
+    "gen[gamma=0.3,top=2]": lambda case: gen(case, 0.3, 2),
+    "kl_matching": kl_matching,
+    "temp_scaling": temp_scaling,
+    "openmax": openmax,
+    "openmax[alpha=3,tail=25]": lambda case: openmax(case, 3, 25),
+    "knn": knn,
+    "nnguide": nnguide,
+    "vim": vim,
+    "vim[dim=5]": lambda case: vim(case, 5),
+    "vim-nnguide": vim_nnguide,
+    "residual": residual,
+    "mahalanobis": mahalanobis,
+    "mahalanobis-nnguide": mahalanobis_nnguide,
+    "ssd": ssd,
+    "rmds": rmds,
+    "gmm": gmm,
+    "gmm[covariance=full]": lambda case: gmm(case, full=True),
+    "she": she,
+    "fdbd": fdbd,
+    "nci": nci,
+    "nci[alpha=0.1]": lambda case: nci(case, 0.1),
+    "gradnorm": gradnorm,
+    "relation": relation,
+    "gram": gram,
+    "odin": odin,
+    "react": react,
+    "react[percentile=80]": lambda case: react(case, 80),
+    "vra": vra,
+    "vra[low=30,high=70,below=zero]": lambda case: vra(case, 30, 70, "zero"),
+    "ash-p": ash_p,
+    "ash-b": ash_b,
+    "ash-s": ash_s,
+    "scale": scale,
+    "dice": dice,
+    "adascale-a": adascale_a,
+    "adascale-l": adascale_l,
+    "rankfeat": rankfeat,
+}

@@ -1,0 +1,293 @@
+"""Every method against an independent float64 implementation; some by hand, some by pytorch-ood."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_detection as toy
+from detector_references import REFERENCES, case_of
+from test_detectors import fitted, own_extras, score
+
+from jaxood.detectors.openmax import fit_weibull
+from jaxood.detectors.statistics import BLOCK, class_means, covariance, pseudo_whitener
+from jaxood.errors import UsageError
+from jaxood.outputs import LinearHead, ModelOutputs
+
+WITH_NORM = "vim residual she fdbd nci gradnorm dice react scale mahalanobis".split()
+
+
+def ranks(scores):
+    return np.argsort(np.argsort(scores, kind="stable"), kind="stable")
+
+
+def scores_of(name, kind="linear"):
+    head, _, _, _, test = toy.data(kind)
+    method, state = fitted(name, kind)
+    return np.asarray(score(method, state, own_extras(method, test), head), np.float64)
+
+
+def test_all_have_a_reference():
+    assert {name.partition("[")[0] for name in REFERENCES} == set(toy.NAMES) - {"sfp"}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference(name):
+    expected = REFERENCES[name](case_of("linear"))
+    actual = scores_of(name)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(ranks(actual), ranks(expected))
+
+
+@pytest.mark.parametrize("name", WITH_NORM)
+def test_reference_with_a_norm_in_the_head(name):
+    actual, expected = scores_of(name, "norm"), REFERENCES[name](case_of("norm"))
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(ranks(actual), ranks(expected))
+
+
+def by_hand(detector, logits, pooled=None, train=None, labels=None, kernel=None):
+    """Scores of a detector on a few numbers; without a kernel the head is the identity."""
+    logits = jnp.asarray(logits, jnp.float32)
+    pooled = logits if pooled is None else jnp.asarray(pooled, jnp.float32)
+    kernel = jnp.eye(pooled.shape[1], logits.shape[1]) if kernel is None else jnp.asarray(kernel)
+    head = LinearHead(kernel, jnp.zeros(logits.shape[1]))
+    if train is not None:
+        train = jnp.asarray(train, jnp.float32)
+        train = ModelOutputs(None, train, head(train))
+    labels = None if labels is None else np.asarray(labels)
+    state = detector.fit(train, labels, head)
+    return np.asarray(detector.score(state, ModelOutputs(None, pooled, logits), head))
+
+
+def test_by_hand():
+    step = {name: cls() for name, cls in toy.DETECTORS.items()}
+    even, sure = [[0.0, 0.0]], [[0.0, 0.0], [np.log(3), 0.0]]
+    np.testing.assert_allclose(by_hand(step["msp"], sure), [0.5, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(by_hand(step["energy"], even), np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(by_hand(step["kl"], even), np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(by_hand(step["entropy"], even), -np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(by_hand(step["gen"], even), -2 * 0.25**0.1, rtol=1e-6)
+    # |z|_1 = 3; p = (3/4, 1/4), so |p - 1/2|_1 = 1/2.
+    found = by_hand(step["gradnorm"], [[np.log(3), 0.0]], pooled=[[1.0, -2.0]])
+    np.testing.assert_allclose(found, 1.5, rtol=1e-6)
+
+
+def test_mahalanobis_by_hand():
+    """Classes around (0, 0) and (10, 0), covariance diag(1, 4) within: distances in units of it."""
+    around = np.array([[1, 2], [1, -2], [-1, 2], [-1, -2]], float)
+    train = np.concatenate([around, around + [10, 0]])
+    labels = np.repeat([0, 1], 4)
+    points = [[0, 0], [2, 0], [0, 4], [10, 2], [5, 0]]
+    detector = toy.DETECTORS["mahalanobis"]()
+    found = by_hand(detector, points, train=train, labels=labels)
+    np.testing.assert_allclose(found, [0, -4, -4, -1, -25], atol=1e-4)
+    # The whole: mean (5, 0), covariance diag(26, 4).
+    relative = by_hand(toy.DETECTORS["rmds"](), points, train=train, labels=labels)
+    np.testing.assert_allclose(relative, found + [25 / 26, 9 / 26, 25 / 26 + 4, 25 / 26 + 1, 0],
+                               atol=1e-4)  # fmt: skip
+
+
+def test_a_class_without_images_is_left_out():
+    head, train, labels, _, test = toy.data()
+    present = labels != 2
+    some = jax.tree.map(lambda rows: rows[present], train)
+    for name in ("mahalanobis", "mahalanobis-nnguide", "rmds", "gmm", "openmax"):
+        detector = toy.DETECTORS[name]()
+        state = detector.fit(some, labels[present], head)
+        assert np.isfinite(detector.score(state, test, head)).all(), name
+        if hasattr(state, "means") and name != "openmax":
+            assert len(state.means) == toy.CLASSES - 1
+
+
+def test_she_wants_every_class():
+    head, train, labels, _, _ = toy.data()
+    present = labels != 2
+    some = jax.tree.map(lambda rows: rows[present], train)
+    line = r"method she: got no training image of 1 of 6 classes \(class \[2\]\), wanted at least"
+    with pytest.raises(UsageError, match=line):
+        toy.DETECTORS["she"]().fit(some, labels[present], head)
+
+
+def test_full_gmm_states_its_memory():
+    train = ModelOutputs(None, np.zeros((1000, 2048), np.float32), np.zeros((1000, 1000)))
+    line = "gmm.covariance=full: got 1000 classes of 2048 channels, 15.6 GiB, wanted at most 4 GiB"
+    with pytest.raises(UsageError, match=line):
+        toy.DETECTORS["gmm"](covariance="full").fit(train, np.arange(1000), None)
+
+
+def test_gmm_tied_is_mahalanobis_for_equal_classes():
+    """With one class: -1/2 (distance + log det + c log 2 pi)."""
+    rng = np.random.default_rng(0)
+    train, points = rng.normal(size=(500, 3)) * [1, 2, 3], rng.normal(size=(9, 3))
+    one = np.zeros(500, int)
+    distance = -by_hand(toy.DETECTORS["mahalanobis"](), points, train=train, labels=one)
+    density = by_hand(toy.DETECTORS["gmm"](ridge=1e-12), points, train=train, labels=one)
+    _, log_det = np.linalg.slogdet(np.cov(train.T, bias=True))
+    np.testing.assert_allclose(
+        density, -0.5 * (distance + log_det + 3 * np.log(2 * np.pi)), rtol=1e-4
+    )
+
+
+def test_statistics_over_several_blocks():
+    """More rows than a block, a memory map's read-only kind of array among them."""
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(2 * BLOCK + 77, 5)) + 1000).astype(np.float32)
+    labels = rng.integers(0, 3, len(rows)) * 7  # classes 0, 7 and 14
+    rows.flags.writeable = False
+    group, counts, means = class_means(rows, labels)
+    exact = rows.astype(np.float64)
+    expected = [exact[labels == own].mean(axis=0) for own in (0, 7, 14)]
+    np.testing.assert_allclose(means, expected, rtol=1e-12)
+    np.testing.assert_array_equal(counts, [np.sum(labels == own) for own in (0, 7, 14)])
+    found = covariance(rows, means, group, np.full(3, 1 / len(rows)))
+    np.testing.assert_allclose(found, np.cov((exact - means[group]).T, bias=True), rtol=1e-9)
+
+
+def test_pseudo_whitener_leaves_flat_directions_out():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(100, 4))
+    rows = np.concatenate([rows, rows[:, :1], np.zeros((100, 1))], axis=1)  # a copy, a dead one
+    matrix = np.cov(rows.T)
+    whiten, _ = pseudo_whitener(matrix, 1e-9)
+    np.testing.assert_allclose(whiten @ whiten.T, np.linalg.pinv(matrix), atol=1e-9)
+    assert np.sum(np.abs(whiten).sum(axis=0) > 0) == 4
+
+
+def test_weibull_fit_is_the_likelihoods_maximum():
+    from scipy.stats import weibull_min
+
+    rng = np.random.default_rng(0)
+    tails = np.sort(rng.gamma(3.0, 1.0, size=(4, 20)), axis=1)
+    tails -= tails[:, :1]
+    padded = np.concatenate([tails, np.full((4, 3), np.nan)], axis=1)
+    shape, offset = fit_weibull(padded)
+    for row, own, off in zip(tails, shape, offset, strict=True):
+        expected, _, scale = weibull_min.fit(row + 10_000, floc=0)
+        assert own == pytest.approx(expected, rel=1e-3)
+        assert off == pytest.approx(expected * np.log(scale / 10_000), rel=1e-3)
+
+
+def test_gram_statistics_stay_in_range():
+    """Activations of 1e4 to the tenth power, squared, are no float32; their roots are."""
+    from jaxood.detectors.gram import GramStatistics
+    from jaxood.extraction import ForwardContext
+
+    features = np.random.default_rng(0).random((2, 3, 3, 5)).astype(np.float32) * 1e4
+    features[..., 1] *= 1e-4
+    outputs = ModelOutputs(jnp.asarray(features), None, None)
+    found = GramStatistics(10)(ForwardContext(None, outputs, None, None)).reshape(2, 10, 5)
+    exact = features.reshape(2, 9, 5).astype(np.float64)
+    for order in (1, 10):
+        powers = exact**order
+        sums = np.einsum("npc,npd->nc", powers, powers)
+        np.testing.assert_allclose(found[:, order - 1], sums ** (1 / order), rtol=1e-4)
+
+
+def test_ash_keeps_exactly_k_of_equal_values():
+    from jaxood.detectors.ash import kept_channels
+
+    kept = kept_channels(jnp.zeros((2, 10)), 65.0)
+    np.testing.assert_array_equal(kept, [[True] * 4 + [False] * 6] * 2)  # round(6.5) is 6
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "line"),
+    [
+        ("energy", {"temperature": 0.0}, "energy.temperature: got 0.0, wanted a positive number"),
+        ("gen", {"gamma": 1.0}, "gen.gamma: got 1.0, wanted a number between 0 and 1"),
+        ("gen", {"top": 0}, "gen.top: got 0, wanted a positive number of classes"),
+        ("gmm", {"ridge": 0.0}, "gmm.ridge: got 0.0, wanted a positive number"),
+        ("gram", {"orders": 0}, "gram.orders: got 0, wanted a positive number"),
+        ("odin", {"temperature": -1.0}, "odin.temperature: got -1.0, wanted a positive number"),
+        ("odin", {"epsilon": -1.0}, "odin.epsilon: got -1.0, wanted a number not below 0"),
+        ("openmax", {"alpha": 0}, "openmax.alpha: got 0, wanted a positive number of classes"),
+        ("openmax", {"tail": 1}, "openmax.tail: got 1, wanted at least 2 distances"),
+        ("relation", {"cut": 1.0}, "relation.cut: got 1.0, wanted at least 0, below 1"),
+        ("relation", {"pow": 0.0}, "relation.pow: got 0.0, wanted a positive number"),
+        ("mahalanobis", {"rcond": 1.0}, "rcond: got 1.0, wanted at least 0, below 1"),
+        ("rmds", {"rcond": -1.0}, "rmds.rcond: got -1.0, wanted at least 0, below 1"),
+        ("residual", {"dim": 0}, "residual.dim: got 0, wanted a positive number"),
+        ("vim", {"dim": 0}, "vim.dim: got 0, wanted a positive number"),
+        ("vim-nnguide", {"dim": 0}, "vim-nnguide.dim: got 0, wanted a positive number"),
+        ("react", {"percentile": 0.0}, "react.percentile: got 0.0, wanted a percentile between"),
+        ("ash-s", {"percentile": 100.0}, "ash-s.percentile: got 100.0, wanted at least 0, below"),
+        ("dice", {"percentile": 100.0}, "dice.percentile: got 100.0, wanted at least 0, below 100"),
+        ("vra", {"low": 95.0}, "vra.low and vra.high: got 95.0 and 90.0, wanted percentiles, 0 <="),
+        ("adascale-a", {"low": 90.0}, "adascale low and high: got 90.0 and 85.0, wanted percent"),
+        ("adascale-l", {"o": 0.0}, "adascale o: got 0.0, wanted a fraction of the pixel values"),
+    ],
+)
+def test_parameters_out_of_range(name, fields, line):
+    with pytest.raises(UsageError) as error:
+        {**toy.DETECTORS, **toy.TRANSFORMS}[name](**fields)
+    assert str(error.value).startswith(line)
+
+
+def library_scores(case):
+    """pytorch-ood's scores, higher for in-distribution, for what it defines as we do."""
+    torch = pytest.importorskip("torch")
+    from references import import_torchvision
+
+    import_torchvision()
+    pytest.importorskip("pytorch_ood")
+    from pytorch_ood import detector as library
+
+    def tensor(array):
+        return torch.tensor(np.asarray(array))
+
+    head = torch.nn.Linear(toy.CHANNELS, toy.CLASSES).double()
+    head.weight.data, head.bias.data = tensor(case.weight), tensor(case.bias)
+    single = torch.nn.Linear(toy.CHANNELS, toy.CLASSES)
+    single.weight.data, single.bias.data = head.weight.data.float(), head.bias.data.float()
+    train, test, y = tensor(case.train), tensor(case.test), tensor(case.labels)
+    logits, w, b = tensor(case.logits), head.weight.data, head.bias.data
+    maps, k = test[:, :, None, None], toy.CLASSES
+
+    def flat_head(x):
+        return head(x.flatten(1))
+
+    yield "energy", library.EnergyBased.score(logits)
+    yield "entropy", library.Entropy.score(logits)
+    yield "gen", library.GEN.score(logits, M=k)
+    yield (
+        "kl_matching",
+        (library.KLMatching(None).fit_logits(tensor(case.train_logits)).predict_logits(logits)),
+    )
+    unknown = library.OpenMax(None, tailsize=20, alpha=k)
+    right = case.train_logits.argmax(axis=1) == case.labels  # the paper's choice, not its own
+    unknown.fit_logits(tensor(case.train_logits[right]), tensor(case.labels[right]))
+    yield "openmax", torch.logit(unknown.predict_logits(logits))
+    vim = library.ViM(None, toy.CHANNELS // 2, w, b).fit_features(train, y)
+    yield "vim", vim.predict_features(test)
+    yield (
+        "rmds",
+        480 * library.RMD(None).fit_features(train.float(), y).predict_features(test.float()),
+    )
+    gmm = library.GMM(None).fit_features(train, y)
+    yield "gmm[covariance=full]", gmm.predict_features(test)
+    yield "she", library.SHE(None, head).fit_features(train, y).predict_features(test)
+    nci = library.NCI(None, single, alpha=1e-4).fit_features(train)
+    yield "nci", nci.predict_features(test)
+    fdbd = library.fDBD(None, single).fit_features(train)
+    yield "fdbd", fdbd.predict_features(test.float())
+    gradnorm = library.GradNorm(head, lambda name: name == "weight").to("cpu")
+    yield "gradnorm", gradnorm.predict(test)
+    dice = library.DICE(None, w.float(), b.float(), 0.9).fit_features(train, y)
+    yield "dice", dice.predict_features(test.float())
+    react = library.ReAct(lambda x: x, flat_head).fit_feature_maps(train[:, :, None, None], y)
+    yield "react", react.predict_feature_maps(maps)
+    for name, percentile in (("ash-p", 0.6), ("ash-b", 0.65), ("ash-s", 0.9)):
+        shaped = library.ASH(lambda x: x, flat_head, name, percentile)
+        yield name, shaped.predict_feature_maps(maps)
+    yield "scale", library.SCALE(lambda x: x, flat_head, 0.85).predict_feature_maps(maps)
+
+
+@pytest.mark.long
+def test_pytorch_ood_agrees():
+    case = case_of("linear")
+    for name, outlier_scores in library_scores(case):
+        expected, actual = -outlier_scores.detach().double().numpy(), scores_of(name)
+        if name in ("fdbd", "gen", "gradnorm"):  # one has a sum over classes, one a mean
+            expected = expected * (actual.mean() / expected.mean())
+        scale = np.abs(expected).max()  # some of it is float32 there
+        np.testing.assert_allclose(actual, expected, atol=2e-4 * scale, err_msg=name)

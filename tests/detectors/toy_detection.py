@@ -1,0 +1,97 @@
+"""A small classifier that can be followed in float64: patches, a ReLU layer, mean, head."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxood.detectors.methods import DETECTORS, TRANSFORMS, VIEWS, parse_method
+from jaxood.extraction import ForwardContext
+from jaxood.outputs import LinearHead, ModelOutputs, NormLinearHead
+
+CHANNELS, CLASSES, SIZE = 24, 6, 8
+BATCH = 32
+DEAD, CONSTANT = 3, 5
+NAMES = [*DETECTORS, *TRANSFORMS, *VIEWS]
+_RNG = np.random.default_rng(7)
+PATCH_WEIGHTS = _RNG.normal(size=(12, CHANNELS)).astype(np.float32) * 0.6
+PATCH_WEIGHTS[:, [DEAD, CONSTANT]] = 0.0
+PATCH_BIAS = np.full(CHANNELS, 0.1, np.float32)
+PATCH_BIAS[DEAD], PATCH_BIAS[CONSTANT] = -1.0, 0.5
+TEMPLATES = _RNG.normal(size=(CLASSES, SIZE, SIZE, 3)).astype(np.float32)
+
+
+def patches(images):
+    """The four corners of every 2 x 2 patch; for NumPy, JAX and torch arrays alike."""
+    return [images[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+
+
+def images_of(count: int, seed: int, spread: float = 1.2):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    noise = rng.normal(size=(count, SIZE, SIZE, 3)).astype(np.float32)
+    return TEMPLATES[labels] + np.float32(spread) * noise, labels
+
+
+def feature_map(images):
+    values = jnp.concatenate(patches(images), axis=-1)
+    product = jnp.matmul(values, PATCH_WEIGHTS, precision="highest")
+    return jax.nn.relu(product + PATCH_BIAS[None, None, None])
+
+
+@functools.cache
+def head_of(kind: str):
+    """A head that classifies: least squares on one-hot targets."""
+    images, labels = images_of(600, 1)
+    pooled = np.asarray(feature_map(images)).mean(axis=(1, 2)).astype(np.float64)
+    rng = np.random.default_rng(3)
+    scale, shift = rng.uniform(0.5, 1.5, CHANNELS), 0.1 * rng.normal(size=CHANNELS)
+    if kind == "norm":
+        centred = pooled - pooled.mean(axis=1, keepdims=True)
+        pooled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+        pooled = pooled * scale + shift
+    design = np.concatenate([pooled, np.ones((len(pooled), 1))], axis=1)
+    ridge = 1e-2 * np.eye(CHANNELS + 1)
+    targets = 5.0 * np.eye(CLASSES)[labels]
+    solution = np.linalg.solve(design.T @ design + ridge, design.T @ targets)
+    bias = solution[-1] - (30.0 if kind == "negative" else 0.0)
+    kernel, bias, scale, shift = (
+        jnp.asarray(part, jnp.float32) for part in (solution[:-1], bias, scale, shift)
+    )
+    if kind == "norm":
+        return NormLinearHead(scale, shift, kernel, bias)
+    return LinearHead(kernel, bias)
+
+
+def forward(images, head) -> ModelOutputs:
+    features = feature_map(images)
+    pooled = features.mean(axis=(1, 2))
+    return ModelOutputs(features, pooled, head(pooled))
+
+
+def extractors() -> dict:
+    return {key: one for name in NAMES for key, one in parse_method(name).extractors.items()}
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _extract(images, head, wanted):
+    outputs = forward(images, head)
+    context = ForwardContext(images, outputs, head, functools.partial(forward, head=head))
+    return outputs.pooled, outputs.logits, {name: one(context) for name, one in wanted}
+
+
+def extract(images, head) -> ModelOutputs:
+    """One pass, as the pipeline makes it: everything that any method reads, on the host."""
+    wanted = tuple(extractors().items())
+    found = [_extract(part, head, wanted) for part in np.split(images, len(images) // BATCH)]
+    return ModelOutputs(None, *jax.tree.map(lambda *parts: np.concatenate(parts), *found))
+
+
+@functools.cache
+def data(kind: str = "linear"):
+    """(head, training outputs, labels with some of them wrong, test images, test outputs)."""
+    head = head_of(kind)
+    images, labels = images_of(480, 11)
+    test_images, _ = images_of(BATCH, 12, spread=2.0)
+    return head, extract(images, head), labels, test_images, extract(test_images, head)
