@@ -11,24 +11,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from jaxood.attribution.coalitions import coalition_values, draw_coalitions, require_mean_pooling
+from jaxood.attribution.coalitions import position_values, require_mean_pooling
+from jaxood.attribution.designs import VALUES
 from jaxood.errors import UsageError, choose
 from jaxood.extraction import ForwardContext
-
-
-def kept_positions(attribution: Float[Array, "n h w"], keep: int) -> Bool[Array, "n h w"]:
-    """Marks the `keep` positions of highest attribution; of equals, the first in row order."""
-    n, h, w = attribution.shape
-    if not 1 <= keep <= h * w:
-        raise UsageError("keep", keep, f"between 1 and the {h * w} positions of the map")
-    values = attribution.reshape(n, h * w)
-    index = jnp.arange(h * w)
-    above = values[:, None, :] > values[:, :, None]
-    tied = (values[:, None, :] == values[:, :, None]) & (index[None, :] < index[:, None])[None]
-    rank = jnp.sum(above | tied, axis=-1)
-    return (rank < keep).reshape(n, h, w)
+from jaxood.ranking import kept_positions
 
 
 def purify(
@@ -36,8 +25,7 @@ def purify(
 ) -> Float[Array, "n c"]:
     """Mean of the feature map over its `keep` positions of highest attribution."""
     kept = kept_positions(attribution, keep).astype(feature_map.dtype)
-    total = jnp.einsum("nhwc,nhw->nc", feature_map, kept, precision="highest")
-    return total / keep
+    return jnp.einsum("nhwc,nhw->nc", feature_map, kept, precision="highest") / keep
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class SpatialPurification:
     seed: int = 0
 
     def __post_init__(self):
-        choose("sfp.value", self.value, ("banzhaf", "shapley"))
+        choose("sfp.value", self.value, VALUES)
         if not 0.0 < self.keep_fraction <= 1.0:
             raise UsageError("sfp.keep_fraction", self.keep_fraction, "above 0 and at most 1")
 
@@ -65,12 +53,14 @@ class SpatialPurification:
         require_mean_pooling(context.pooling)
         feature_map, _, logits, _ = context.outputs
         positions = feature_map.shape[1] * feature_map.shape[2]
-        coalitions = draw_coalitions(
-            jax.random.key(self.seed), self.coalitions, positions, self.value
-        )
-        target = jnp.argmax(logits, axis=-1)
-        attribution = coalition_values(
-            feature_map, context.head, coalitions, target, precision="bfloat16"
+        attribution = position_values(
+            feature_map,
+            context.head,
+            jax.random.key(self.seed),
+            self.value,
+            self.coalitions,
+            jnp.argmax(logits, axis=-1),
+            precision="bfloat16",
         )
         keep = max(1, round(self.keep_fraction * positions))
         return purify(feature_map, attribution.values, keep)

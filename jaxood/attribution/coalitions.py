@@ -1,8 +1,8 @@
 """Banzhaf and Shapley values of spatial positions, exactly through the head.
 
-Zhu, Yan, Xie: spatial feature importance for out-of-distribution detection (IJCV 2025) train a
-network for each image to stand in for `v(S) = softmax(head(pool_S))_t`, with
-`pool_S = (1/p) * sum_{i in S} f_i`. Here the head itself is evaluated:
+Zhu, Yan, Xie (IJCV 2025) train a network for each image to stand in for
+`v(S) = softmax(head(pool_S))_t`, with `pool_S = (1/p) * sum_{i in S} f_i`. Here the head itself is
+evaluated:
 
     phi_i = mean over coalitions of  v(S with i) - v(S without i)
 
@@ -10,8 +10,11 @@ where one coalition gives the difference of every position (`linear_marginals`,
 `norm_marginals`). Positions included with probability 1/2 give the Banzhaf value; inclusion
 probabilities spread evenly over (0, 1) give the Shapley value, since
 `phi_i = integral over q of the expected marginal at inclusion probability q` (Owen 1972).
+Which coalitions: `designs`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
@@ -19,99 +22,172 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxood.attribution import linear_marginals, norm_marginals
-from jaxood.errors import UsageError, choose
+from jaxood.attribution.designs import draw_coalitions
+from jaxood.attribution.linear_marginals import Precision
+from jaxood.errors import UsageError
 from jaxood.outputs import Head, LinearHead
+from jaxood.ranking import kept_positions
 
 Target = Int[Array, " n"] | Literal["energy"] | None
+AUTO_COALITIONS = 2048  # at most, when the number is found by a stopping rule
 
 
 class CoalitionValues(NamedTuple):
-    """Attribution of each position and the standard error of its estimate."""
+    """Attribution of each position.
+
+    Attributes:
+      standard_error: of each value. On MobileNetV2 maps 60 % of the values are within one and
+        83 to 90 % within two (2 to 8 designs): the differences have long tails. A single design
+        has no second one to be compared with; its error is that of independent pairs of
+        coalitions, which is larger than its own.
+      coalitions: how many were evaluated for each image.
+    """
 
     values: Float[Array, "n h w"]
     standard_error: Float[Array, "n h w"]
+    coalitions: Int[Array, " n"]
 
 
-def draw_coalitions(
-    key: PRNGKeyArray,
-    count: int,
-    positions: int,
-    value: Literal["banzhaf", "shapley"] = "banzhaf",
-) -> Bool[Array, "m p"]:
-    """Draws `count` coalitions as complementary pairs: rows j and j + count / 2.
+@dataclass(frozen=True)
+class StoppingRule:
+    """When the values of an image are good enough, judged after each design from the second on.
 
-    Raises:
-      UsageError: for an odd count, fewer than four coalitions, or an unknown value.
+    Attributes:
+      tolerance: largest standard error as a share of the largest absolute value.
+      keep_fraction: of the positions; their set is watched.
+      unchanged: so many designs in a row have left that set as it was.
     """
-    if count < 4 or count % 2:
-        raise UsageError("coalitions", count, "an even number, at least 4")
-    choose("value", value, ("banzhaf", "shapley"))
-    pairs = count // 2
-    uniform_key, stratum_key = jax.random.split(key)
-    inclusion = jnp.full(pairs, 0.5)
-    if value == "shapley":  # one inclusion probability in each stratum of (0, 1/2)
-        jitter = jax.random.uniform(stratum_key, (pairs,))
-        inclusion = (jnp.arange(pairs, dtype=jnp.float32) + jitter) / count
-    half = jax.random.uniform(uniform_key, (pairs, positions)) < inclusion[:, None]
-    return jnp.concatenate([half, ~half])
+
+    tolerance: float = 0.01
+    keep_fraction: float = 34 / 49
+    unchanged: int = 2
+
+
+class _Progress(NamedTuple):
+    """Sums over the designs so far."""
+
+    designs: Float[Array, " n"]
+    mean: Float[Array, "n p"]
+    squared_mean: Float[Array, "n p"]
+    pair_variance: Float[Array, "n p"]
+    kept: Bool[Array, "n p"]
+    unchanged: Int[Array, " n"]
+    done: Bool[Array, " n"]
 
 
 def coalition_values(
     feature_map: Float[Array, "n h w c"],
     head: Head,
-    coalitions: Bool[Array, "m p"],
+    coalitions: Bool[Array, "d m p"],
     target: Target = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
+    stop: StoppingRule | None = None,
 ) -> CoalitionValues:
     """Attributes the value of `target` to the positions of each feature map.
 
     Args:
-      coalitions: complementary pairs as `draw_coalitions` gives them, shared by all images, so
-        that a result does not depend on the batch. The pairs are the independent draws of the
-        standard error.
+      coalitions: as `draw_coalitions` gives them: independent designs, shared by all images, so
+        that a result does not depend on the batch.
       target: class indices, whose probability is the value; "energy", logsumexp of the logits;
         None, the model's own top class.
-      precision: of the factors in matrix products; sums are float32 either way.
+      precision: of the factors in matrix products; sums are float32 either way. bfloat16 costs up
+        to 0.5 % of the largest value in accuracy and saves half of the time or more.
+      stop: leaves the remaining designs out for an image as soon as it holds.
     """
     n, h, w, c = feature_map.shape
     features = feature_map.astype(jnp.float32).reshape(n, h * w, c)
-    marginals = linear_marginals if isinstance(head, LinearHead) else norm_marginals
-    evidence = marginals.evidence(features, head, precision)
+    marginals = marginals_of(head)
     if target is None:
         target = jnp.argmax(head(features.mean(axis=1)), axis=-1)
+    classes = None if isinstance(target, str) else target
+    evidence = marginals.evidence(features, head, classes, precision)
+
+    def differences(included):
+        return marginals.differences(evidence, classes, included, precision)
+
+    values, error, count = mean_differences(differences, n, coalitions, stop)
+    return CoalitionValues(values.reshape(n, h, w), error.reshape(n, h, w), count)
+
+
+def marginals_of(head: Head):
+    """The module that knows the exact form for this head."""
+    return linear_marginals if isinstance(head, LinearHead) else norm_marginals
+
+
+def mean_differences(
+    differences: Callable[[Float[Array, "m p"]], Float[Array, "n m p"]],
+    images: int,
+    coalitions: Bool[Array, "d m p"],
+    stop: StoppingRule | None = None,
+) -> tuple[Float[Array, "n p"], Float[Array, "n p"], Int[Array, " n"]]:
+    """Values, standard errors and counts, one design after the other."""
+    designs, rows, p = coalitions.shape
     included = coalitions.astype(jnp.float32)
 
-    def one_image(inputs):
-        differences = marginals.differences(*inputs, included, precision)
-        return _mean_and_error(differences)
+    def step(index, progress: _Progress) -> _Progress:
+        return _add(progress, differences(included[index]), stop)
 
-    classes = None if isinstance(target, str) else target
-    values, error = _each_image(one_image, (evidence, classes))
-    return CoalitionValues(values.reshape(n, h, w), error.reshape(n, h, w))
+    zeros = jnp.zeros((images, p))
+    nothing = jnp.zeros(images, jnp.int32)
+    progress = _Progress(
+        jnp.zeros(images), zeros, zeros, zeros, zeros.astype(bool), nothing, nothing.astype(bool)
+    )
+    if designs == 1:  # a loop would keep the compiler from fusing across its edge
+        progress = step(0, progress)
+    else:
+        _, progress = jax.lax.while_loop(
+            lambda carry: (carry[0] < designs) & ~carry[1].done.all(),
+            lambda carry: (carry[0] + 1, step(*carry)),
+            (0, progress),
+        )
+    return *_mean_and_error(progress), (progress.designs * rows).astype(jnp.int32)
 
 
-def _each_image(function, inputs):
-    """A loop on a CPU, whose cache holds one image at a time; a batch on an accelerator."""
-    return jax.lax.platform_dependent(
-        inputs,
-        cpu=lambda inputs: jax.lax.map(function, inputs),
-        default=lambda inputs: jax.lax.map(function, inputs, batch_size=64),
+def _add(
+    progress: _Progress, differences: Float[Array, "n m p"], stop: StoppingRule | None
+) -> _Progress:
+    """Takes one more design in, for the images that are not done."""
+    rows, p = differences.shape[1:]
+    mean = differences.mean(axis=1)
+    pairs = 0.5 * (differences[:, : rows // 2] + differences[:, rows - rows // 2 :])
+    added = progress._replace(
+        designs=progress.designs + 1.0,
+        mean=progress.mean + mean,
+        squared_mean=progress.squared_mean + mean * mean,
+        pair_variance=progress.pair_variance + pairs.var(axis=1) / max(rows // 2 - 1, 1),
+    )
+    if stop is None:
+        return added
+    keep = max(1, round(stop.keep_fraction * p))
+    kept = kept_positions(added.mean, keep)
+    same = (kept == progress.kept).all(axis=-1)
+    unchanged = jnp.where(same, progress.unchanged + 1, 0)
+    values, error = _mean_and_error(added)
+    close = error.max(axis=-1) <= stop.tolerance * jnp.abs(values).max(axis=-1)
+    done = (close & (added.designs > 1.0)) | (unchanged >= stop.unchanged)
+    added = added._replace(kept=kept, unchanged=unchanged, done=done)
+    return jax.tree.map(
+        lambda old, new: jnp.where(progress.done.reshape((-1,) + (1,) * (new.ndim - 1)), old, new),
+        progress,
+        added,
     )
 
 
-def _mean_and_error(
-    differences: Float[Array, "m p"],
-) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
-    """Mean over coalitions, and its error from successive differences of the pairs' means.
+def _mean_and_error(progress: _Progress) -> tuple[Float[Array, "n p"], Float[Array, "n p"]]:
+    """Mean over designs and its standard error.
 
-    Neighbouring strata differ little in expectation, so successive differences measure the
-    variance of a stratified mean, and of an independent one as well.
+    The spread between few designs says little about one position, but much about all positions
+    together: how many times smaller than with independent pairs the variance is.
     """
-    pairs = differences.shape[0] // 2
-    means = 0.5 * (differences[:pairs] + differences[pairs:])
-    steps = jnp.diff(means, axis=0)
-    variance = 0.5 * jnp.mean(steps * steps, axis=0)
-    return means.mean(axis=0), jnp.sqrt(variance / pairs)
+    designs = progress.designs[:, None]
+    values = progress.mean / designs
+    of_pairs = progress.pair_variance / designs
+    between = jnp.maximum(progress.squared_mean / designs - values * values, 0.0)
+    between = between * designs / jnp.maximum(designs - 1.0, 1.0)
+    tiny = jnp.finfo(jnp.float32).tiny
+    ratio = between.sum(axis=-1) / jnp.maximum(of_pairs.sum(axis=-1), tiny)
+    ratio = jnp.where(progress.designs > 1.0, ratio, 1.0)
+    return values, jnp.sqrt(ratio[:, None] * of_pairs / designs)
 
 
 def require_mean_pooling(pooling: str, argument: str = "--method") -> None:
@@ -123,37 +199,28 @@ def require_mean_pooling(pooling: str, argument: str = "--method") -> None:
     if pooling != "mean":
         raise UsageError(
             argument,
-            "a method of spatial positions for a model that classifies its class token",
+            "coalitions of positions for a model that classifies its class token",
             "a model that pools by the mean over positions",
-            "The class token is no sum over positions; use a method without sfp, or a CAM.",
+            "The class token is no sum over positions; take a method without sfp, or a CAM.",
         )
 
 
-def _attribution(value: Literal["banzhaf", "shapley"], model, images, target, key, count):
-    require_mean_pooling(model.pooling)
-    outputs = model(images)
-    positions = outputs.feature_map.shape[1] * outputs.feature_map.shape[2]
-    coalitions = draw_coalitions(key, count, positions, value)
-    return coalition_values(outputs.feature_map, model.head, coalitions, target).values
-
-
-def banzhaf(
-    model,
-    images: Float[Array, "n H W 3"],
-    target: Target,
+def position_values(
+    feature_map: Float[Array, "n h w c"],
+    head: Head,
     key: PRNGKeyArray,
-    coalitions: int = 256,
-) -> Float[Array, "n h w"]:
-    """Banzhaf values of the positions of the last feature map."""
-    return _attribution("banzhaf", model, images, target, key, coalitions)
+    value: Literal["banzhaf", "shapley"] = "banzhaf",
+    coalitions: int | Literal["auto"] = 240,
+    target: Target = None,
+    precision: Precision = "float32",
+) -> CoalitionValues:
+    """Draws coalitions and attributes by them.
 
-
-def shapley(
-    model,
-    images: Float[Array, "n H W 3"],
-    target: Target,
-    key: PRNGKeyArray,
-    coalitions: int = 256,
-) -> Float[Array, "n h w"]:
-    """Shapley values of the positions of the last feature map."""
-    return _attribution("shapley", model, images, target, key, coalitions)
+    Args:
+      coalitions: about how many; "auto", as many as `StoppingRule` asks for.
+    """
+    auto = coalitions == "auto"
+    positions = feature_map.shape[1] * feature_map.shape[2]
+    drawn = draw_coalitions(key, AUTO_COALITIONS if auto else coalitions, positions, value)
+    stop = StoppingRule() if auto else None
+    return coalition_values(feature_map, head, drawn, target, precision, stop)

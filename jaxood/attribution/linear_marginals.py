@@ -5,13 +5,13 @@ so position i multiplies the odds of class k against the target t by `exp(D_ik)`
 `D = E - E_t`. With `q = softmax(logits(S))`:
 
     G_i = sum_k q_k * expm1(+-D_ik)
-    v(S + i) = v(S) / (1 + G_i)            so the marginal is -v(S) * G_i / (1 + G_i)
+    v(S +- i) = v(S) / (1 + G_i)          so that  v(S) - v(S +- i) = v(S) * G_i / (1 + G_i)
 
 The target's own term of G is exactly zero, so nothing cancels when `v(S)` is close to one. For
-the energy, `D = E` and the marginal is `log1p(G)`.
+the energy, `D = E` and `v(S +- i) - v(S) = log1p(G_i)`.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,49 +20,71 @@ from jaxtyping import Array, Float, Int
 from jaxood.outputs import LinearHead
 
 Precision = Literal["float32", "bfloat16"]
-# exp(80) times 1,000 classes still fits in float32.
+# exp(80) times 1,000 classes still fits in float32. One position that changes the odds by more
+# than that is beyond what this form can tell.
 LARGEST_CHANGE = 80.0
 
 
-def product(
-    left: Float[Array, "a b"], right: Float[Array, "b d"], precision: Precision
-) -> Float[Array, "a d"]:
-    """Matrix product with float32 sums, of factors in `precision`."""
-    if precision == "bfloat16":
-        left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
-    return jnp.matmul(left, right, precision="highest", preferred_element_type=jnp.float32)
+class LinearEvidence(NamedTuple):
+    """What each position adds to each logit (against the target's), and the logits of none.
+
+    Positions come first, so that the coalitions meet all images in one matrix product.
+    """
+
+    change: Float[Array, "p n k"]
+    empty: Float[Array, "n k"]
+
+
+def product(left: Array, right: Array, axes, precision: Precision) -> Array:
+    """`dot_general` over `axes` with float32 sums, of factors in `precision`."""
+    dtype = jnp.dtype(precision)
+    return jax.lax.dot_general(
+        left.astype(dtype),
+        right.astype(dtype),
+        axes,
+        precision="highest",
+        preferred_element_type=jnp.float32,
+    )
 
 
 def evidence(
-    features: Float[Array, "n p c"], head: LinearHead, precision: Precision
-) -> tuple[Float[Array, "n p k"], Float[Array, "n k"]]:
-    """What each position adds to each logit, and the logits of no position."""
+    features: Float[Array, "n p c"],
+    head: LinearHead,
+    target: Int[Array, " n"] | None,
+    precision: Precision,
+) -> LinearEvidence:
+    """The one product over channels; no target means the energy."""
     n, p, c = features.shape
-    flat = product(features.reshape(n * p, c), head.kernel.astype(jnp.float32), precision)
-    bias = jnp.broadcast_to(head.bias.astype(jnp.float32)[None], (n, head.bias.shape[0]))
-    return flat.reshape(n, p, -1) / p, bias
+    rows = jnp.swapaxes(features, 0, 1).reshape(p * n, c)
+    change = product(rows, head.kernel, (((1,), (0,)), ((), ())), precision).reshape(p, n, -1) / p
+    empty = jnp.broadcast_to(head.bias.astype(jnp.float32)[None], change.shape[1:])
+    if target is not None:
+        change = change - jnp.take_along_axis(change, target[None, :, None], axis=2)
+        empty = empty - jnp.take_along_axis(empty, target[:, None], axis=1)
+    return LinearEvidence(change, empty)
 
 
 def differences(
-    image: tuple[Float[Array, "p k"], Float[Array, " k"]],
-    target: Int[Array, ""] | None,
+    evidence: LinearEvidence,
+    target: Int[Array, " n"] | None,
     included: Float[Array, "m p"],
     precision: Precision,
-) -> Float[Array, "m p"]:
-    """`v(S with i) - v(S without i)` of one image; no target means the energy."""
-    change, empty = image
-    if target is not None:
-        change = change - change[:, target][:, None]
-        empty = empty - empty[target]
-    logits = product(included, change, precision) + empty[None]
-    probabilities = jax.nn.softmax(logits, axis=-1)
+) -> Float[Array, "n m p"]:
+    """`v(S with i) - v(S without i)`."""
+    change, empty = evidence
+    p, n, k = change.shape
+    sums = product(included, change.reshape(p, n * k), (((1,), (0,)), ((), ())), precision)
+    logits = sums.reshape(-1, n, k) + empty[None]
+    top = logits.max(axis=-1, keepdims=True)
+    weights = jnp.exp(logits - top)
+    total = jnp.swapaxes(weights.sum(axis=-1), 0, 1)[..., None]
 
     factor = jnp.exp(jnp.clip(change, -LARGEST_CHANGE, LARGEST_CHANGE))
-    up = product(probabilities, (factor - 1.0).T, precision)
-    down = product(probabilities, (1.0 / factor - 1.0).T, precision)
-    growth = jnp.where(included > 0.5, down, up)
-    sign = 2.0 * included - 1.0
+    both = jnp.concatenate([factor - 1.0, 1.0 / factor - 1.0])
+    growth = product(weights, both, (((2,), (2,)), ((1,), (1,))), precision) / total
+    growth = jnp.where(included[None] > 0.5, growth[..., p:], growth[..., :p])
+    sign = (2.0 * included - 1.0)[None]
     if target is None:
         return -sign * jnp.log1p(growth)
-    value = jnp.exp(-jax.nn.logsumexp(logits, axis=-1))
-    return sign * value[:, None] * growth / (1.0 + growth)
+    value = jnp.exp(-jnp.swapaxes(top, 0, 1)) / total
+    return sign * value * growth / (1.0 + growth)

@@ -18,79 +18,89 @@ from jaxtyping import Array, Float, Int
 from jaxood.attribution.linear_marginals import Precision, product
 from jaxood.outputs import NormLinearHead
 
-BLOCK_ELEMENTS = 1 << 21  # of one [m, p, k] block: 8 MB
+BLOCK_ELEMENTS = 1 << 21  # of one [m, p, k] block of one image: 8 MB
 
 
 class NormEvidence(NamedTuple):
-    """One image (or a batch of them), reduced to what the coalitions need."""
+    """Each image reduced to what the coalitions need; classes against the target's, if any."""
 
-    change: Float[Array, "p k"]
-    gram: Float[Array, "p p"]
-    empty: Float[Array, " k"]
-    epsilon: Float[Array, ""]
+    change: Float[Array, "n p k"]
+    gram: Float[Array, "n p p"]
+    empty: Float[Array, "n k"]
+    epsilon: Float[Array, " n"]
 
 
 def evidence(
-    features: Float[Array, "n p c"], head: NormLinearHead, precision: Precision
+    features: Float[Array, "n p c"],
+    head: NormLinearHead,
+    target: Int[Array, " n"] | None,
+    precision: Precision,
 ) -> NormEvidence:
     """What each position adds before the norm's division, and how positions correlate."""
     n, p, c = features.shape
     centred = features - features.mean(axis=-1, keepdims=True)
-    kernel = (head.scale[:, None] * head.kernel).astype(jnp.float32)
-    change = product(centred.reshape(n * p, c), kernel, precision).reshape(n, p, -1) / p
-    gram = jnp.einsum("npc,nqc->npq", centred, centred, precision="highest") / (p * p * c)
+    kernel = head.scale[:, None] * head.kernel
+    change = product(centred, kernel, (((2,), (0,)), ((), ())), precision) / p
+    gram = product(centred, centred, (((2,), (2,)), ((0,), (0,))), "float32") / (p * p * c)
     empty = jnp.matmul(head.shift, head.kernel, precision="highest") + head.bias
-    return NormEvidence(
-        change,
-        gram,
-        jnp.broadcast_to(empty[None], (n, empty.shape[0])),
-        jnp.full(n, head.epsilon, jnp.float32),
-    )
+    empty = jnp.broadcast_to(empty[None], (n, empty.shape[0]))
+    if target is not None:
+        change = change - jnp.take_along_axis(change, target[:, None, None], axis=2)
+        empty = empty - jnp.take_along_axis(empty, target[:, None], axis=1)
+    return NormEvidence(change, gram, empty, jnp.full(n, head.epsilon, jnp.float32))
 
 
 def differences(
+    evidence: NormEvidence,
+    target: Int[Array, " n"] | None,
+    included: Float[Array, "m p"],
+    precision: Precision,
+) -> Float[Array, "n m p"]:
+    """`v(S with i) - v(S without i)`."""
+
+    def one_image(inputs):
+        return _one_image(*inputs, included, precision)
+
+    # A loop on a CPU, where a batch would only leave its cache; a batch on an accelerator.
+    return jax.lax.platform_dependent(
+        (evidence, target),
+        cpu=lambda inputs: jax.lax.map(one_image, inputs),
+        default=lambda inputs: jax.vmap(one_image)(inputs),
+    )
+
+
+def _one_image(
     image: NormEvidence,
     target: Int[Array, ""] | None,
     included: Float[Array, "m p"],
     precision: Precision,
 ) -> Float[Array, "m p"]:
-    """`v(S with i) - v(S without i)` of one image; no target means the energy."""
     change, gram, empty, epsilon = image
-    if target is not None:
-        change = change - change[:, target][:, None]
-        empty = empty - empty[target]
-    sums = product(included, change, precision)
+    sums = product(included, change, (((1,), (0,)), ((), ())), precision)
     correlation = jnp.matmul(included, gram, precision="highest")
     variance = jnp.sum(included * correlation, axis=-1)
 
-    def log_value(logits):
-        """The energy; or the log-odds against the target."""
-        if target is None:
-            return jax.nn.logsumexp(logits, axis=-1)
-        others = jnp.arange(logits.shape[-1]) != target
-        return jax.nn.logsumexp(
-            logits, axis=-1, where=others.reshape((1,) * (logits.ndim - 1) + (-1,))
-        )
+    def log_value(sums, variance):
+        """The energy; or the log-odds of the other classes against the target."""
+        scale = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
+        logits = sums * scale[:, None] + empty[None]
+        others = None if target is None else (jnp.arange(empty.size) != target)[None]
+        return jax.nn.logsumexp(logits, axis=-1, where=others)
 
-    def toggled(inputs):
-        row, sums, correlation, variance = inputs
+    def toggled(coalition):
+        row, sums, correlation, variance = coalition
         step = 1.0 - 2.0 * row
-        changed = variance + 2.0 * step * correlation + jnp.diagonal(gram)
-        scale = jax.lax.rsqrt(jnp.maximum(changed, 0.0) + epsilon)
-        logits = (sums[None] + step[:, None] * change) * scale[:, None] + empty[None]
-        return log_value(logits)
+        variance = variance + 2.0 * step * correlation + jnp.diagonal(gram)
+        return log_value(sums[None] + step[:, None] * change, variance)
 
-    scale = jax.lax.rsqrt(variance + epsilon)
-    here = log_value(sums * scale[:, None] + empty[None])[:, None]
+    here = log_value(sums, variance)[:, None]
     block = max(1, BLOCK_ELEMENTS // change.size)
     there = jax.lax.map(toggled, (included, sums, correlation, variance), batch_size=block)
     sign = 2.0 * included - 1.0
-    return sign * (here - there if target is None else difference_of_sigmoids(here, there))
+    return sign * (here - there if target is None else sigmoid_difference(here, there))
 
 
-def difference_of_sigmoids(
-    first: Float[Array, "*n"], second: Float[Array, "*n"]
-) -> Float[Array, "*n"]:
+def sigmoid_difference(first: Float[Array, "*n"], second: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """`sigmoid(-first) - sigmoid(-second)` without cancellation at either end."""
     high, low = jnp.maximum(first, second), jnp.minimum(first, second)
     size = -jnp.expm1(low - high) * jax.nn.sigmoid(high) * jax.nn.sigmoid(-low)

@@ -3,17 +3,13 @@
 import itertools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxood.attribution.coalitions import (
     coalition_values,
-    draw_coalitions,
-    require_mean_pooling,
 )
-from jaxood.errors import UsageError
 from jaxood.outputs import LinearHead, NormLinearHead
 
 
@@ -72,10 +68,11 @@ def all_coalitions(p):
 def test_banzhaf_over_all_coalitions_is_full_enumeration(norm, target):
     features, head = make_problem(0, 3, norm=norm)
     classes = [3, 7]
+    coalitions = all_coalitions(9)[None]
     result = coalition_values(
         jnp.asarray(features),
         head,
-        all_coalitions(9),
+        coalitions,
         "energy" if target == "energy" else jnp.array(classes),
     )
     for image in range(2):
