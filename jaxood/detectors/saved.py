@@ -122,7 +122,9 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, partial, {"format": FORMAT, "detector": json.dumps(values)})
+        # One entry: safetensors writes several in any order, and the same command must give the
+        # same file.
+        save_file(arrays, partial, {FORMAT: json.dumps(values)})
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise UsageError("--output", f"{path} ({error})", "a file that can be written") from error
@@ -146,11 +148,11 @@ def load_detector(path: Path) -> SavedDetector:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UsageError("--detector", path, f"a whole detector file ({error})", FIT) from error
-    if metadata.get("format") != FORMAT:
-        got = f"{path} ({metadata.get('format', 'some other safetensors file')})"
+    if FORMAT not in metadata:
+        got = f"{path} with {', '.join(metadata) or 'no metadata'}"
         raise UsageError("--detector", got, f"a file of the format {FORMAT!r}", FIT)
     try:
-        values = json.loads(metadata["detector"])
+        values = json.loads(metadata[FORMAT])
         method = dataclasses.replace(parse_method(values["method"]), name=values["name"])
         return SavedDetector(
             method,
