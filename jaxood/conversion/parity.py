@@ -1,0 +1,166 @@
+"""A converted network against its publisher's own, at three depths, on the same numbers."""
+
+import importlib
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxood.conversion.checkpoint import Checkpoint
+from jaxood.models.registry import LoadedModel
+from jaxood.outputs import ModelOutputs
+
+TOLERANCE = 1e-4  # of the largest value
+IMAGES = 4
+DEPTHS = ("feature_map", "pooled", "logits")
+
+
+class Reference(NamedTuple):
+    """Where the publisher's model comes from.
+
+    Attributes:
+      layout, architectures: which conversions it is for; the latter a regular expression.
+      package: to be imported.
+      build: package, architecture and number of classes to a torch module.
+      features: module whose output is the feature map, or the tokens.
+      rename: text in the checkpoint's keys, and what the model has in its place.
+    """
+
+    layout: str
+    architectures: str
+    package: str
+    build: Callable
+    features: str
+    rename: tuple[str, str] = ("", "")
+
+
+def _torchvision(package, architecture, classes):
+    size = {"image_size": 384} if architecture.endswith("_384") else {}
+    return getattr(package, architecture.removesuffix("_384"))(num_classes=classes, **size)
+
+
+def _timm(name=None):
+    return lambda package, architecture, classes: package.create_model(
+        name or architecture, num_classes=classes
+    )
+
+
+def _lite(package, architecture, classes):
+    name = architecture.replace("_", "-")
+    return package.EfficientNet.from_name(name, override_params={"num_classes": classes})
+
+
+TORCHVISION = "torchvision.models"
+LITE = "efficientnet_lite_pytorch"
+REFERENCES = (
+    Reference("torchvision", r"resnet\d+", TORCHVISION, _torchvision, "layer4"),
+    Reference("supcon", r"resnet\d+", TORCHVISION, _torchvision, "layer4", ("encoder.", "")),
+    Reference(
+        "openood", r"resnet\d+", TORCHVISION, _torchvision, "layer4", ("shortcut", "downsample")
+    ),
+    Reference("torchvision", "mobilenet_v2", TORCHVISION, _torchvision, "features"),
+    Reference("torchvision", "regnet_y_.*", TORCHVISION, _torchvision, "trunk_output"),
+    Reference("torchvision", "vit_.*", TORCHVISION, _torchvision, "encoder.layers"),
+    Reference("timm", "mobilenet_v2", "timm", _timm("mobilenetv2_100"), "bn2"),
+    Reference("timm", "efficientnet_lite0", "timm", _timm("tf_efficientnet_lite0"), "bn2"),
+    Reference("timm", "tiny_vit_.*", "timm", _timm(), "stages"),
+    Reference(LITE, "efficientnet_lite0", LITE, _lite, "extract_features"),
+)
+
+
+def find_reference(architecture: str, layout: str) -> Reference | None:
+    for reference in REFERENCES:
+        if reference.layout == layout and re.fullmatch(reference.architectures, architecture):
+            return reference
+    return None
+
+
+def torch_outputs(network, features: str, images: np.ndarray) -> ModelOutputs:
+    """The three depths of a torch classifier, NHWC in and out.
+
+    Args:
+      features: module whose output is the feature map or the tokens, or a method of the network
+        that gives it.
+    """
+    import torch
+
+    inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    modules = dict(network.named_modules())
+    network.eval()
+    with torch.inference_mode():
+        if features in modules:
+            kept: list = []
+            hook = modules[features].register_forward_hook(lambda *call: kept.append(call[2]))
+            logits = network(inputs).numpy()
+            hook.remove()
+            (found,) = kept
+        else:
+            logits = network(inputs).numpy()
+            found = getattr(network, features)(inputs)
+    found = found.numpy()
+    if found.ndim == 3:  # the class token first
+        side = round((found.shape[1] - 1) ** 0.5)
+        grid = found[:, 1:].reshape(len(found), side, side, -1)
+        return ModelOutputs(grid, found[:, 0], logits)
+    return ModelOutputs(found.transpose(0, 2, 3, 1), found.mean((2, 3)), logits)
+
+
+def errors(ours: ModelOutputs, theirs: ModelOutputs) -> dict[str, float]:
+    """Largest absolute difference over the largest value, at each depth."""
+    pairs = {depth: (getattr(ours, depth), getattr(theirs, depth)) for depth in DEPTHS}
+    return {
+        depth: float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())
+        for depth, (a, b) in pairs.items()
+    }
+
+
+def run(model: nnx.Module, images: np.ndarray) -> ModelOutputs:
+    """The model's outputs, compiled."""
+    graphdef, state = nnx.split(model)
+    return jax.jit(lambda state, images: nnx.merge(graphdef, state)(images))(state, images)
+
+
+def parity(
+    load: Callable[[str], LoadedModel], source: Checkpoint, dropped: Iterable[str], layout: str
+) -> dict:
+    """Compares on noise, and tells how often bfloat16 gives the same class.
+
+    Args:
+      load: data type to the converted model.
+      source: what it was converted from, for the publisher's model.
+      dropped: prefixes of keys that it has no place for.
+    """
+    loaded = load("float32")
+    reference = find_reference(loaded.name, layout)
+    if reference is None:
+        return {"skipped": f"no reference model is known for {loaded.name}, layout {layout}"}
+    try:
+        import torch
+
+        package = importlib.import_module(reference.package)
+    except Exception as error:  # a package may also fail to import beside this build of torch
+        return {"skipped": f"{reference.package} cannot be imported: {error}"}
+    classes = loaded.module.head.bias.shape[0]
+    network = reference.build(package, loaded.name, classes)
+    kept = [name for name in source.shapes if not name.startswith(tuple(dropped))]
+    tensors = {name.replace(*reference.rename): torch.tensor(source.get(name)) for name in kept}
+    network.load_state_dict(tensors)
+
+    side = loaded.preprocessing.crop
+    images = np.random.default_rng(0).standard_normal((IMAGES, side, side, 3), np.float32)
+    theirs = torch_outputs(network, reference.features, images)
+    found = errors(run(loaded.module, images), theirs)
+    half = run(load("bfloat16").module, images.astype(jnp.bfloat16))
+    same = np.asarray(half.logits).argmax(-1) == theirs.logits.argmax(-1)
+    return {
+        "reference": f"{reference.package}, torch {torch.__version__}",
+        "images": IMAGES,
+        "relative_error": found,
+        "tolerance": TOLERANCE,
+        "passed": max(found.values()) <= TOLERANCE,
+        "bfloat16_top1_agreement": float(same.mean()),
+    }
