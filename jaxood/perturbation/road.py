@@ -12,10 +12,10 @@ and its imputation begins where that one's ended.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import batched
+from itertools import islice
 from typing import NamedTuple
 
 import jax
@@ -205,7 +205,8 @@ def road_curves(
     state = replicate(state, mesh)
     prepared = partial(prepare, settings, model.preprocessing, jax.random.key(seed))
     run = partial(step, graphdef, model.preprocessing, jnp.dtype(model.dtype), settings, mesh)
-    for items in batched(explained, pairs):
+    explained = iter(explained)
+    while items := list(islice(explained, pairs)):
         for item in items:
             _require_map(item)
         padded = [items[min(i, len(items) - 1)] for i in range(pairs)]
@@ -278,3 +279,32 @@ def mean_interval(
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples) / n
     low, high = np.quantile(np.tensordot(weights, curves, 1), [0.025, 0.975], axis=0)
     return curves.mean(axis=0), low, high
+
+
+_perturb = partial(jax.jit, static_argnums=0)(perturb)
+
+
+def perturbed_images(
+    model: LoadedModel, items: Sequence[Explained], settings: RoadSettings, seed: int = 0
+) -> UInt8[np.ndarray, "2b t h w 3"]:
+    """What the model saw, as pictures: MoRF and LeRF of each item, at every fraction."""
+    twice = [item for item in items for _ in ORDERS]
+    rows = prepare(
+        settings,
+        model.preprocessing,
+        jax.random.key(seed),
+        np.stack([item.image for item in twice]),
+        np.stack([item.map for item in twice]).astype(np.float32),
+        np.arange(len(twice)) % 2 == 1,
+        np.array([image_number(item.id) for item in twice], np.uint32),
+        np.array([item.target for item in twice], np.int32),
+    )
+    previous, shown = rows.images, []
+    for index in range(len(settings.fractions)):
+        images, imputed = _perturb(settings, rows, np.int32(index), previous)
+        previous = imputed.images
+        shown.append(jax.device_get(images))
+    values = np.stack(shown, axis=1)
+    if not settings.before_normalisation:
+        values = values * np.float32(model.preprocessing.std) + np.float32(model.preprocessing.mean)
+    return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
