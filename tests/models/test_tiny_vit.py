@@ -1,0 +1,70 @@
+"""TinyViT against timm's, at three depths: whole windows, and windows over the border."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from references import import_timm
+from torch_networks import noise, randomise
+
+from jaxood.conversion import convert_state_dict
+from jaxood.conversion.parity import errors, run, torch_outputs
+from jaxood.models import tiny_vit
+from jaxood.models.loading import abstract_model, fill
+from jaxood.models.registry import ARCHITECTURES, Architecture
+from jaxood.outputs import NormLinearHead
+
+SMALL = tiny_vit.Design((8, 16, 24, 32), (1, 2, 3, 4))
+
+
+def converted(network, name, classes):
+    arrays = convert_state_dict(network.state_dict(), name)
+    return fill(abstract_model(name, classes), lambda path: jnp.asarray(arrays[path]))
+
+
+@pytest.fixture(scope="module")
+def small():
+    module = import_timm("timm.models.tiny_vit")
+    network = module.TinyVit(
+        num_classes=7,
+        embed_dims=SMALL.widths,
+        depths=tiny_vit.DEPTHS,
+        num_heads=SMALL.heads,
+        window_sizes=SMALL.windows,
+    )
+    randomise(network)
+    build = partial(tiny_vit.tiny_vit, SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "tiny_vit_small", Architecture(build, {}))
+        yield network, converted(network, "tiny_vit_small", 7)
+
+
+@pytest.mark.parametrize("side", [224, 160])  # 160: maps of 20, 10 and 5, no multiple of 7
+def test_three_depths_equal_timms(small, side):
+    network, model = small
+    images = noise(2, side)
+    ours = run(model, images)
+    assert ours.feature_map.shape == (2, side // 32, side // 32, 32)
+    assert max(errors(ours, torch_outputs(network, "stages", images)).values()) < 1e-5
+
+
+def test_the_norm_after_pooling_is_the_heads(small):
+    _, model = small
+    assert isinstance(model.head, NormLinearHead)
+    assert model.head.epsilon == 1e-5
+
+
+def test_bias_entries_by_hand():
+    # Positions 0 1 / 2 3: offsets (0,0) (0,1) / (1,0) (1,1) are entries 0 1 2 3.
+    wanted = [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]]
+    np.testing.assert_array_equal(tiny_vit.offset_indices(2), wanted)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["tiny_vit_5m_224", "tiny_vit_11m_224", "tiny_vit_21m_224"])
+def test_full_size_equals_timms(name):
+    network = randomise(import_timm().create_model(name, num_classes=1000), 224)
+    images = noise(2, 224)
+    ours = run(converted(network, name, 1000), images)
+    assert max(errors(ours, torch_outputs(network, "stages", images)).values()) < 1e-4
