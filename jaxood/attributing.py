@@ -89,7 +89,7 @@ def attribute(
     seed: int = 0,
     mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, Attributed]]:
-    """Yields, batch by batch, how many images are done and what was found of the decodable ones.
+    """Gives, batch by batch, how many images are done and what was found of the decodable ones.
 
     Args:
       target: class to explain; None: each image's top class.
@@ -113,29 +113,34 @@ def attribute(
     for method in methods.values():
         jax.eval_shape(partial(_attribute, static, method, scale), state, *shapes, key)
 
-    for batch in images.batches(model.preprocessing, batch_size):
-        on_device = shard(batch.images, mesh)
-        probabilities = np.asarray(_predict(static, state, on_device))
-        classes = probabilities.argmax(axis=1) if target is None else np.full(batch_size, target)
-        classes = classes.astype(np.int32)
-        found = {
-            name: _attribute(static, method, scale, state, on_device, shard(classes, mesh), key)
-            for name, method in methods.items()
-        }
-        found = {
-            name: [own[batch.valid] for own in pair] for name, pair in jax.device_get(found).items()
-        }
-        yield (
-            int(batch.indices.max()) + 1,
-            Attributed(
-                batch.indices[batch.valid],
-                batch.images[batch.valid],
-                probabilities[batch.valid],
-                classes[batch.valid],
-                {name: maps for name, (maps, _) in found.items()},
-                {name: heats for name, (_, heats) in found.items()},
-            ),
-        )
+    def batches():
+        for batch in images.batches(model.preprocessing, batch_size):
+            on_device = shard(batch.images, mesh)
+            probabilities = np.asarray(_predict(static, state, on_device))
+            classes = probabilities.argmax(axis=1).astype(np.int32)
+            if target is not None:
+                classes = np.full_like(classes, target)
+            found = {
+                name: _attribute(static, method, scale, state, on_device, shard(classes, mesh), key)
+                for name, method in methods.items()
+            }
+            found = {
+                name: [own[batch.valid] for own in pair]
+                for name, pair in jax.device_get(found).items()
+            }
+            yield (
+                int(batch.indices.max()) + 1,
+                Attributed(
+                    batch.indices[batch.valid],
+                    batch.images[batch.valid],
+                    probabilities[batch.valid],
+                    classes[batch.valid],
+                    {name: maps for name, (maps, _) in found.items()},
+                    {name: heats for name, (_, heats) in found.items()},
+                ),
+            )
+
+    return batches()
 
 
 def number_of_classes(model: LoadedModel) -> int:

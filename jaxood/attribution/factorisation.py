@@ -6,8 +6,8 @@ by hierarchical alternating least squares (Cichocki & Phan 2009): each column of
 of H, is set to its best non-negative value with all others fixed. A channel's least value is taken
 off first, as in the package grad-cam, and put back onto the concepts.
 
-As an attribution of a class: where the concept is that adds most to the target's logit, to first
-order, sum_ic G_ic W_if H_fc with G the gradient of the logit.
+As an attribution of a class: where the concept is that adds most to the target's logit for its
+size, to first order sum_ic G_ic W_if H_fc / sum_i W_if with G the gradient of the logit.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxood.attribution.gradient_cam import divide
 from jaxood.attribution.split import activation_and_gradient
 
 
@@ -93,7 +94,8 @@ class FeatureFactorisation:
         def of_target(features, gradient):
             where, concepts = factorise(features, self.concepts, key)
             pulled = jnp.matmul(gradient, concepts.T, precision="highest")
-            return where[:, jnp.argmax(jnp.sum(where * pulled, axis=0))]
+            added = divide(jnp.sum(where * pulled, axis=0), where.sum(axis=0))
+            return where[:, jnp.argmax(added)]
 
         rows = (array.reshape(n, h * w, c) for array in (a, g))
         return jax.vmap(of_target)(*rows).reshape(n, h, w)

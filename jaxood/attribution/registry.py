@@ -9,11 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxood.attribution.ablation_cam import AblationCAM
 from jaxood.attribution.baselines import RandomCAM, Sobel
-from jaxood.attribution.coalitions import (
-    coalition_values,
-    draw_coalitions,
-    require_mean_pooling,
-)
+from jaxood.attribution.coalitions import position_values, require_mean_pooling
 from jaxood.attribution.eigen_cam import EigenCAM
 from jaxood.attribution.factorisation import FeatureFactorisation
 from jaxood.attribution.full_grad import FullGrad
@@ -45,10 +41,17 @@ class AttributionMethod(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class CoalitionValue:
-    """Banzhaf or Shapley values of the feature map's positions (SOFA)."""
+    """Banzhaf or Shapley values of the feature map's positions (SOFA).
+
+    Attributes:
+      coalitions: about how many; "auto": until the positions to keep no longer change.
+      explain: what a coalition is worth: the target's probability, or the energy, which asks for
+        no target.
+    """
 
     value: Literal["banzhaf", "shapley"]
-    coalitions: int = 256
+    coalitions: int | Literal["auto"] = 240
+    explain: Literal["probability", "energy"] = "probability"
 
     def __call__(
         self,
@@ -58,10 +61,9 @@ class CoalitionValue:
         key: PRNGKeyArray,
     ) -> Float[Array, "n h2 w2"]:
         require_mean_pooling(getattr(model, "pooling", "mean"), "methods")
+        of = "energy" if self.explain == "energy" else target
         features = feature_map(model, images)
-        positions = features.shape[1] * features.shape[2]
-        coalitions = draw_coalitions(key, self.coalitions, positions, self.value)
-        return coalition_values(features, model.head, coalitions, target).values
+        return position_values(features, model.head, key, self.value, self.coalitions, of).values
 
 
 ATTRIBUTIONS: dict[str, AttributionMethod] = {
@@ -94,7 +96,8 @@ def attribution_methods(names: list[str], **parameters: object) -> Mapping[str, 
         for name, method in methods.items()
     }
     for parameter in chosen.keys() - set().union(*fields.values()):
-        raise UsageError(parameter, chosen[parameter], f"a method that has it, not {names}")
+        wanted = f"a method that has it, which {', '.join(names)} has not"
+        raise UsageError(parameter, repr(chosen[parameter]), wanted)
     return {
         name: dataclasses.replace(
             method, **{key: value for key, value in chosen.items() if key in fields[name]}

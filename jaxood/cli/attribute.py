@@ -48,9 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--coalitions",
-        type=positive,
+        type=lambda text: text if text == "auto" else positive(text),
         metavar="N",
-        help="random subsets of positions for banzhaf and shapley (default: 256)",
+        help="random subsets of positions for banzhaf and shapley (default: 240); auto: until the"
+        " ranking is stable",
+    )
+    parser.add_argument(
+        "--explain",
+        choices=("probability", "energy"),
+        help="what banzhaf and shapley attribute: the class's probability (default) or the energy",
     )
     parser.add_argument(
         "--samples",
@@ -108,7 +114,11 @@ def run(args: argparse.Namespace) -> None:
     from jaxood.data.class_names import class_names
 
     methods = attribution_methods(
-        args.methods, layer=args.layer, coalitions=args.coalitions, samples=args.samples
+        args.methods,
+        layer=args.layer,
+        coalitions=args.coalitions,
+        explain=args.explain,
+        samples=args.samples,
     )
     colours = palette(args.colours)
     images = images_from(args)

@@ -418,7 +418,7 @@ def test_model_without_stages(model, images):
 def test_wrong_names(model, images):
     with pytest.raises(UsageError, match="methods: got 'gradcam'.*Did you mean grad-cam"):
         attribution_methods(["gradcam"])
-    with pytest.raises(UsageError, match="layer: got 1, wanted a method that has it"):
+    with pytest.raises(UsageError, match="layer: got '1', wanted a method that has it"):
         attribution_methods(["sobel", "banzhaf"], layer="1")
     with pytest.raises(UsageError, match="layer: got '7', wanted one of 0, 1, 2"):
         compute(attribution_methods(["grad-cam"], layer="7")["grad-cam"], model, images)
