@@ -152,5 +152,5 @@ def _load_torch(path: Path) -> object:
             "--checkpoint",
             path,
             "a whole PyTorch checkpoint or .safetensors file",
-            "It is truncated or of another kind; download it again.",
+            "It is truncated, or torch.save did not write it.",
         ) from error
