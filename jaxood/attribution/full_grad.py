@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxood.attribution.heatmap import unit_scale, upsample
 from jaxood.attribution.rewrite import rewritten
 from jaxood.attribution.split import target_logits
+from jaxood.errors import UsageError
 
 
 def _bias_of(equation, inputs):
@@ -37,7 +38,11 @@ def gradient_parts(
     score: Callable[[Float[Array, "n h w 3"]], Float[Array, ""]],
     images: Float[Array, "n h w 3"],
 ) -> tuple[Float[Array, "n h w 3"], list[Float[Array, "n h2 w2 c"]]]:
-    """Gradient times value at the input, and at each bias of a layer with positions."""
+    """Gradient times value at the input, and at each bias of a layer with positions.
+
+    Raises:
+      UsageError: for a model that has no such layer, as a transformer of tokens.
+    """
     biases = []
 
     def find(equation, inputs):
@@ -47,6 +52,10 @@ def gradient_parts(
             biases.append(jax.ShapeDtypeStruct(shape, bias.dtype))
 
     jax.eval_shape(rewritten(score, find), images)
+    if not biases:
+        raise UsageError(
+            "methods", "fullgrad for a model without biased convolutions", "a convolutional network"
+        )
 
     def watched(images, shifts):
         values, remaining = [], iter(shifts)

@@ -18,7 +18,14 @@ from jaxood.attribution.gradient_cam import WEIGHTINGS, GradientCAM
 from jaxood.attribution.guided import GuidedBackprop
 from jaxood.attribution.score_cam import ScoreCAM
 from jaxood.attribution.split import feature_map
+from jaxood.attribution.surrogate import (
+    RESNET50,
+    TINY_VIT,
+    SurrogateTraining,
+    surrogate_values,
+)
 from jaxood.errors import UsageError, choose
+from jaxood.outputs import NormLinearHead
 
 
 class AttributionMethod(Protocol):
@@ -66,9 +73,33 @@ class CoalitionValue:
         return position_values(features, model.head, key, self.value, self.coalitions, of).values
 
 
+@dataclasses.dataclass(frozen=True)
+class SurrogateValue:
+    """Banzhaf values of a network trained for each image, as the original SOFA code has them.
+
+    Attributes:
+      training: None: the original's for ResNet-50, or for TinyViT where a norm precedes the head.
+    """
+
+    training: SurrogateTraining | None = None
+
+    def __call__(
+        self,
+        model: nnx.Module,
+        images: Float[Array, "n h w 3"],
+        target: Int[Array, " n"],
+        key: PRNGKeyArray,
+    ) -> Float[Array, "n h2 w2"]:
+        require_mean_pooling(getattr(model, "pooling", "mean"), "methods")
+        features, head = feature_map(model, images), model.head
+        training = self.training or (TINY_VIT if isinstance(head, NormLinearHead) else RESNET50)
+        return surrogate_values(features, head, target, key, training)
+
+
 ATTRIBUTIONS: dict[str, AttributionMethod] = {
     "banzhaf": CoalitionValue("banzhaf"),
     "shapley": CoalitionValue("shapley"),
+    "pie": SurrogateValue(),
     **{name: GradientCAM(name) for name in WEIGHTINGS},
     "grad-cam++": GradCAMPlusPlus(),
     "smoothgrad-cam++": SmoothGradCAMPlusPlus(),

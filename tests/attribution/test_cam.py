@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 from references import import_torchvision
 
-from jaxood.attribution.registry import ATTRIBUTIONS, attribution_methods
+from jaxood.attribution.registry import ATTRIBUTIONS, SurrogateValue, attribution_methods
 from jaxood.attribution.split import activation_and_gradient
+from jaxood.attribution.surrogate import SurrogateTraining
 from jaxood.errors import UsageError
 from jaxood.models.backbone import Backbone, LinearClassifier
 from jaxood.models.layers import Conv, relu
@@ -271,6 +272,60 @@ def test_guided_backprop_needs_rectifiers():
         compute(ATTRIBUTIONS["guided-backprop"], model, np.ones((3, 8, 8, 3), np.float32))
 
 
+def test_full_grad_needs_convolutions(images):
+    with pytest.raises(UsageError, match="methods: got fullgrad for a model without biased"):
+        compute(ATTRIBUTIONS["fullgrad"], tokens_model(), images)
+
+
+def test_tokens_equal_grad_cam_with_reshaped_tokens(images):
+    """A class token beside the positions: it takes part in the gradient, not in the map."""
+    model = tokens_model()
+    stages, head = model.stages, model.head
+    kernels = [torch.from_numpy(np.array(stages[name].kernel[...])).double() for name in "ab"]
+    tokens = torch.from_numpy(images.reshape(3, -1, 3)).double() @ kernels[0]
+    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1).relu().requires_grad_()
+    mixed = (tokens + tokens.mean(1, keepdim=True)) @ kernels[1]
+    pooled = mixed[:, 0].relu()
+    kernel, bias = (torch.from_numpy(np.array(x)).double() for x in (head.kernel, head.bias))
+    (pooled @ kernel + bias)[range(3), TARGET].sum().backward()
+    a, g = (x.detach().numpy()[:, 1:].reshape(3, 24, 32, -1) for x in (tokens, tokens.grad))
+    reference = np.maximum((a * np.maximum(g, 0)).sum(-1), 0)
+    assert_same(unit(compute(ATTRIBUTIONS["layercam"], model, images)), unit(reference))
+    with pytest.raises(UsageError, match="methods: got .*class token"):
+        compute(ATTRIBUTIONS["pie"], model, images)
+
+
+def tokens_model():
+    """A toy with the shapes of a vision transformer."""
+
+    class Embed(nnx.Module):
+        def __init__(self):
+            self.kernel = nnx.Param(jax.random.normal(jax.random.key(0), (3, 6)))
+
+        def __call__(self, images):
+            tokens = jnp.matmul(images.reshape(len(images), -1, 3), self.kernel[...])
+            return relu(jnp.concatenate([tokens.mean(1, keepdims=True), tokens], 1))
+
+    class Mix(nnx.Module):
+        def __init__(self):
+            self.kernel = nnx.Param(jax.random.normal(jax.random.key(1), (6, 6)))
+
+        def __call__(self, tokens):
+            return jnp.matmul(tokens + tokens.mean(1, keepdims=True), self.kernel[...])
+
+    class Tokens(Backbone):
+        def outputs(self, features):
+            pooled = relu(features[:, 0])
+            return ModelOutputs(self.spatial(features), pooled, self.head(pooled))
+
+        def spatial(self, activation):
+            return activation[:, 1:].reshape(len(activation), 24, 32, -1)
+
+    classifier = LinearClassifier(6, 5)
+    classifier.kernel[...] = jax.random.normal(jax.random.key(2), (6, 5))
+    return Tokens({"a": Embed(), "b": Mix()}, classifier, "a", "class_token")
+
+
 def test_random_cam(model, torch_model, images):
     a, _ = gradients(torch_model, images, "2")
     weights = np.asarray(jax.random.uniform(KEY, (WIDTHS[-1],), minval=-1.0))
@@ -350,23 +405,24 @@ def test_factorisation_attributes_to_the_targets_concept(model):
 
 @pytest.mark.parametrize("name", ATTRIBUTIONS)
 def test_every_method_keeps_the_contract(name, soft_model, images):
-    """Finite, one an image, not constant, independent of the rest of the batch and its order."""
+    """Finite, one an image, not constant, independent of the others in the batch."""
     method = ATTRIBUTIONS[name]
+    if name == "pie":  # the original's training takes a minute
+        method = SurrogateValue(SurrogateTraining(epochs=4, masks=400, coalitions=100))
     model = soft_model
     maps = compute(method, model, images)
     assert maps.shape in {(3, 6, 8), (3, 24, 32)} and maps.dtype == np.float32
     assert np.isfinite(maps).all() and (np.ptp(maps, axis=(1, 2)) > 0).all()
     tolerance = {"atol": 2e-4 * np.abs(maps).max()}
-    alone = [compute(method, model, images[i : i + 1], TARGET[i : i + 1]) for i in (0, 2)]
-    np.testing.assert_allclose(np.concatenate(alone), maps[[0, 2]], **tolerance)
-    moved = compute(method, model, images[[2, 0, 1]], TARGET[[2, 0, 1]])
-    np.testing.assert_allclose(moved, maps[[2, 0, 1]], **tolerance)
+    others = [2, 2, 0]
+    moved = compute(method, model, images[others], TARGET[others])
+    np.testing.assert_allclose(moved, maps[others], **tolerance)
 
 
 @pytest.mark.parametrize("name", ["score-cam", "ablationcam"])
 def test_chunks_do_not_change_the_map(name, model, images):
     maps = compute(ATTRIBUTIONS[name], model, images)
-    for chunk in (1, 7, 48, 1000):
+    for chunk in (7, 1000):
         other = compute(attribution_methods([name], chunk=chunk)[name], model, images)
         np.testing.assert_allclose(other, maps, atol=1e-4 * maps.max())
 
@@ -422,10 +478,3 @@ def test_wrong_names(model, images):
         attribution_methods(["sobel", "banzhaf"], layer="1")
     with pytest.raises(UsageError, match="layer: got '7', wanted one of 0, 1, 2"):
         compute(attribution_methods(["grad-cam"], layer="7")["grad-cam"], model, images)
-
-
-def test_class_token_models_are_refused(model, images):
-    tokens = nnx.clone(model)
-    tokens.pooling = "class_token"
-    with pytest.raises(UsageError, match="methods: got .*class token"):
-        ATTRIBUTIONS["banzhaf"](tokens, jnp.asarray(images), jnp.asarray(TARGET), KEY)
