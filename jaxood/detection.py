@@ -16,8 +16,9 @@ from flax import nnx
 from jaxood.data.images import ImageSet
 from jaxood.data.suites import Suite
 from jaxood.detectors.methods import Method
-from jaxood.detectors.saved import SavedDetector, model_identity, threshold_at
+from jaxood.detectors.saved import SavedDetector, model_identity
 from jaxood.errors import UsageError
+from jaxood.evaluation.metrics import threshold_at
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
 from jaxood.parallel import data_mesh, replicate, rounded_up

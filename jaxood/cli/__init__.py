@@ -12,6 +12,7 @@ COMMANDS = {
     "road": "measure how faithful such maps are, by removing pixels",
     "fit": "make a detector file from a model and in-distribution images",
     "detect": "say for each image whether it is out of distribution",
+    "contours": "draw what scores say of every point of a plane, for two moons of data",
     "convert": "turn a PyTorch checkpoint into a weights file",
     "models": "list the architectures and the weights that can be converted",
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from jaxood.detectors.contract import State
 from jaxood.detectors.methods import DETECTORS, TRANSFORMS, VIEWS, Method, parse_method
@@ -71,14 +71,6 @@ def model_identity(model) -> dict[str, object]:
         "dtype": model.dtype,
     }
     return json.loads(json.dumps(parts))
-
-
-def threshold_at(scores: Float[np.ndarray, " n"], tpr: float) -> float:
-    """The highest threshold that at least a share `tpr` of the scores reach."""
-    ordered = np.sort(scores)[::-1]
-    # 0.95 * 100 is a little more than 95 in floating point, and must not become 96.
-    needed = int(np.ceil(round(tpr * len(ordered), 6)))
-    return float(ordered[max(needed, 1) - 1])
 
 
 def spelled_out(method: Method) -> str:

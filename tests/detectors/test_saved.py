@@ -19,7 +19,6 @@ from jaxood.detectors.saved import (
     model_identity,
     save_detector,
     spelled_out,
-    threshold_at,
 )
 from jaxood.errors import UsageError
 from jaxood.models.registry import LoadedModel
@@ -148,15 +147,3 @@ def test_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(UsageError, match="wanted a file that can be written"):
         save_detector(tmp_path / "folder", fitted("energy"))
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
-
-
-@pytest.mark.parametrize(
-    ("tpr", "threshold"), [(0.95, 6.0), (1.0, 1.0), (0.5, 51.0), (0.951, 5.0), (0.001, 100.0)]
-)
-def test_threshold_lets_the_share_pass(tpr, threshold):
-    scores = np.random.default_rng(0).permutation(np.arange(1.0, 101.0))
-    assert threshold_at(scores, tpr) == threshold
-
-
-def test_threshold_among_equal_scores():
-    assert threshold_at(np.array([1.0, 2.0, 2.0, 2.0]), 0.5) == 2.0

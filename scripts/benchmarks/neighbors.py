@@ -1,0 +1,115 @@
+"""Exact KNN and NNGuide scoring against faiss-cpu's IndexFlatIP and torch's matmul and topk.
+
+Both rivals are given normalised queries; the detectors here normalise them within the time. On a
+GPU the rival is torch alone, on the same device. Memory is what the process took at its peak
+while it searched, over what it held before (Linux; null elsewhere).
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from benchmarks import seconds_in_turn
+
+BANKS = ((12_811, 2048), (100_000, 1280))
+CLASSES = 1000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--queries", type=int, default=2048, help="default: %(default)s")
+    parser.add_argument("--k", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> dict:
+    return {f"{b} x {c}": _compare(b, c, args) for b, c in BANKS}
+
+
+def _compare(size: int, channels: int, args: argparse.Namespace) -> dict:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxood.detectors.neighbours import Knn, NNGuide, memory_bytes, nearest
+    from jaxood.outputs import LinearHead, ModelOutputs
+
+    generator = np.random.default_rng(0)
+
+    def draw(n: int) -> ModelOutputs:
+        pooled = generator.gamma(0.5, size=(n, channels)).astype(np.float32)
+        logits = 3 * generator.standard_normal((n, CLASSES), dtype=np.float32)
+        return ModelOutputs(None, jnp.asarray(pooled), jnp.asarray(logits))
+
+    head = LinearHead(jnp.zeros((channels, CLASSES)), jnp.zeros(CLASSES))
+    train, test = draw(size), draw(args.queries)
+    queries = np.asarray(test.pooled)
+    queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    steps = {"knn": Knn(args.k), "nnguide": NNGuide(args.k)}
+    figures: dict = {"queries": args.queries, "k": args.k}
+    for name, step in steps.items():
+        state = step.fit(train, None, head)
+        rows = np.asarray(state.rows)
+        own = jax.jit(step.score)
+        found = jax.jit(nearest, static_argnums=2)(queries, state, args.k)
+        calls = {"jaxood": lambda own=own, state=state: own(state, test, head).block_until_ready()}
+        for rival, search in _rivals(rows, queries, args.k).items():
+            products, indices = search()
+            np.testing.assert_allclose(found.products, products, rtol=1e-4)
+            same = np.mean(np.asarray(found.indices) == indices)
+            assert same > 0.999, f"{rival} finds other neighbours: {same:.5f} are the same"
+            figures[f"{name} same neighbours as {rival}"] = float(same)
+            calls[rival] = search
+        taken = seconds_in_turn(calls, args.repeats)
+        figures |= {f"{name} {who} seconds": value for who, value in taken.items()}
+        figures |= {
+            f"{name} {rival} / jaxood": taken[rival] / taken["jaxood"]
+            for rival in calls
+            if rival != "jaxood"
+        }
+        if name == "knn":
+            bank = rows.nbytes
+            before = _reset_peak()
+            calls["jaxood"]()
+            extra = _peak() - before if before else None
+            figures["bank MB"] = bank / 1e6
+            figures["block MB"] = (memory_bytes(size, channels) - bank) / 1e6
+            figures["memory / (bank + one block)"] = (
+                (bank + extra) / memory_bytes(size, channels) if before else None
+            )
+    return figures
+
+
+def _rivals(rows, queries, k: int) -> dict:
+    import jax
+    import torch
+
+    def arrays(found):
+        return found[0].cpu().numpy(), found[1].cpu().numpy()
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    bank, own = torch.tensor(rows, device=device), torch.tensor(queries, device=device)
+    rivals = {"torch": lambda: arrays(torch.topk(own @ bank.T, k))}
+    if device == "cpu":
+        import faiss
+
+        index = faiss.IndexFlatIP(rows.shape[1])
+        index.add(rows)
+        rivals["faiss"] = lambda: index.search(queries, k)
+    return rivals
+
+
+def _status(field: str) -> int:
+    status = Path("/proc/self/status")
+    found = re.search(rf"{field}:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return 1024 * int(found[1]) if found else 0
+
+
+def _reset_peak() -> int:
+    """Starts a new peak of resident memory; returns what is resident now."""
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    return _status("VmHWM")

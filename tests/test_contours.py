@@ -1,0 +1,64 @@
+"""The pictures of scores over a plane: what they show, and that they are drawn."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxood.cli import main
+from jaxood.evaluation import contours
+
+
+@pytest.fixture(scope="module")
+def layers():
+    points, labels = contours.two_moons(0)
+    return contours.train(jnp.asarray(points[:1000]), jnp.asarray(labels[:1000]), 0)
+
+
+def test_network_tells_the_moons_apart(layers):
+    points, labels = contours.two_moons(0)
+    logits = contours.forward(layers, jnp.asarray(points[1000:])).logits
+    assert np.mean(np.argmax(logits, axis=1) == labels[1000:]) > 0.99
+
+
+def test_pictures_show_the_threshold(layers, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(contours, "SIDE", 60)
+    monkeypatch.setattr(contours, "train", lambda *_: layers)
+    assert main("contours", ["--output", str(tmp_path), "--method", "knn", "react+energy"]) == 0
+    names = ["contours-all.png", "contours-knn.png", "contours-react+energy.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert sorted(line.rsplit("/", 1)[1] for line in capsys.readouterr().out.splitlines()) == names
+    one, both = (np.asarray(Image.open(tmp_path / names[i]).convert("RGB")) for i in (1, 0))
+    assert both.shape[1] > 1.8 * one.shape[1]
+    white = np.all(one == 255, axis=-1)
+    blue = np.all(np.abs(one.astype(int) - [0, 0x72, 0xB2]) < 20, axis=-1)
+    middle = np.s_[one.shape[0] // 4 : -one.shape[0] // 4, one.shape[1] // 8 : one.shape[1] // 2]
+    assert white[middle].sum() > 100  # the line
+    assert blue[middle].sum() > 500  # the first moon
+
+
+def test_similarity_takes_less_of_the_plane_than_the_classifier(layers, monkeypatch, tmp_path):
+    taken = {}
+
+    def keep(axes, panels, points, labels):
+        taken.update({name: np.mean(values >= own) for name, (values, own) in panels.items()})
+
+    monkeypatch.setattr(contours, "SIDE", 60)
+    monkeypatch.setattr(contours, "train", lambda *_: layers)
+    monkeypatch.setattr(contours, "_picture", keep)
+    monkeypatch.setattr(contours, "save", lambda *_: None)
+    contours.draw_contours(tmp_path, ("energy", "knn", "nnguide"))
+    assert taken["knn"] < taken["nnguide"] < taken["energy"] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("sfp", "sfp, which needs a feature map, wanted methods that need features and logits"),
+        ("enrgy", "Did you mean energy"),
+    ],
+)
+def test_methods_that_cannot_be_drawn(capsys, tmp_path, method, message):
+    assert main("contours", ["--output", str(tmp_path), "--method", method]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
