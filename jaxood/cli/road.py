@@ -144,8 +144,8 @@ def run(args: argparse.Namespace) -> None:
 
     path = args.output / "curves.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = set(images.ids)
-    curves = [own for own in results.load_curves(path, prints) if own.id in known]
+    place = {own: i for i, own in enumerate(images.ids)}
+    curves = [own for own in results.load_curves(path, prints) if own.id in place]
     done = {(own.id, own.method) for own in curves}
     todo = [
         i for i, own in enumerate(images.ids) if any((own, name) not in done for name in wanted)
@@ -178,6 +178,7 @@ def run(args: argparse.Namespace) -> None:
         first = next(iter(missing.skipped.items()))
         wrong = f"{len(images)}, none of which can be decoded"
         raise UsageError("images", wrong, "images", ": ".join(first))
+    curves.sort(key=lambda own: (wanted.index(own.method), place[own.id]))
     if not sample:  # all of it is from an earlier run
         first = images.ids.index(curves[0].id)
         for _ in explained(images.subset(np.array([first]))):

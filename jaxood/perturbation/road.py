@@ -166,7 +166,8 @@ def step(graphdef, preprocessing, dtype, settings, mesh, state, rows, index, pre
     def on_each_device(state, rows, index, previous):
         images, imputed = perturb(settings, rows, index, previous)
         if settings.before_normalisation:
-            images = (images - jnp.asarray(preprocessing.mean)) / jnp.asarray(preprocessing.std)
+            mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
+            images = (images - mean[None, None, None]) / std[None, None, None]
         logits = nnx.merge(graphdef, state)(images.astype(dtype)).logits.astype(jnp.float32)
         probability = jnp.take_along_axis(jax.nn.softmax(logits), rows.target[:, None], 1)[:, 0]
         return probability, logits.argmax(axis=1) == rows.target, imputed

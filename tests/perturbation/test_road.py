@@ -38,7 +38,7 @@ class Redness(nnx.Module):
     preprocessing = Preprocessing(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
     def __init__(self):
-        self.kernel = nnx.Param(jnp.array([[4.0, -4.0], [0.0, 0.0], [-4.0, 4.0]]))
+        self.kernel = nnx.Param(jnp.array([[1.5, -1.5], [0.0, 0.0], [-1.5, 1.5]]))
 
     @property
     def head(self):
@@ -135,7 +135,7 @@ def test_notebook_convention_is_numpys_percentile(kind):
 def test_faithful_map_beats_its_own_pixels_shuffled():
     true, shuffled = curves([item(), item(method="shuffled")])
     better, worse = true.areas(FRACTIONS), shuffled.areas(FRACTIONS)
-    assert better[0] < worse[0] - 0.05 and better[1] > worse[1] + 0.05
+    assert better[0] < worse[0] - 0.02 and better[1] > worse[1] + 0.02
     assert better[2] == pytest.approx((better[1] - better[0]) / 2)
     np.testing.assert_allclose(true.confidence[:, 0], shuffled.confidence[:, 0])  # 0 % removed
     assert true.agrees[1].all() and 1 <= true.iterations < 20 and 0 < true.residual < 0.1
@@ -153,7 +153,7 @@ def test_same_seed_same_curves_in_any_batch():
     first, again, other = (curves(items, seed=seed, noise=0.3) for seed in (0, 0, 1))
     for one, two, three in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(one.confidence, two.confidence)
-        assert np.abs(one.confidence - three.confidence)[:, 1:].min() > 1e-5
+        assert np.abs(one.confidence - three.confidence).max(axis=1).min() > 1e-4
     for one, alone in zip(first[::-1], curves(items[::-1], batch_size=2, noise=0.3), strict=True):
         assert one.id == alone.id
         np.testing.assert_allclose(one.confidence, alone.confidence, atol=1e-5)
