@@ -32,7 +32,7 @@ from jaxood.store import Features, FeatureStore, fingerprint, joined
 
 IN_FLIGHT = 2  # batches on the device: one computes while the next is copied there
 CHUNK = 1024  # images between two writes of the store
-SCORE_ROWS = 1024  # rows scored at once
+SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled for each
 
 Progress = Callable[[int, int], None]  # images done, images in all
 
@@ -168,7 +168,8 @@ def _score_rows(method, state, outputs: ModelOutputs, head: Head) -> Float[Array
 def score(method, state, features: Features, head: Head, mesh: Mesh | None = None) -> np.ndarray:
     """Scores extracted features in blocks of one size; returns one score a row, on the host."""
     mesh = mesh or data_mesh()
-    block = rounded_up(min(SCORE_ROWS, len(features)), mesh)
+    few, many = SCORE_ROWS
+    block = rounded_up(few if len(features) <= few else many, mesh)
     state, head = replicate((state, head), mesh)
     wanted = {name: features.extras[name] for name in method.extractors}
     outputs = ModelOutputs(None, features.pooled, features.logits, wanted)

@@ -139,34 +139,42 @@ class Method:
             raise UsageError(f"method {self.name}", "training images without labels", "labels")
         states: list[State] = []
         for number, step in enumerate(self.steps):
-            seen = None
-            if step.needs_train:
-                before = functools.partial(_prepare, self, number, tuple(states), head)
-                seen = map_blocks(before, self._inputs(train)) if number or self.view else train
+            seen = train
+            if step.needs_train and (number or self.view):
+                extras = {key: train.extras[key] for key in self.extractors}
+                before = self._view_name, self.transforms[:number], tuple(states), head
+                make = functools.partial(_prepare_block, *before)
+                seen = map_blocks(make, train._replace(feature_map=None, extras=extras))
             states.append(step.fit(seen, labels, head))
         return tuple(states)
 
-    def prepare(self, states: State, outputs: ModelOutputs, head: Head) -> ModelOutputs:
-        """The outputs as the step after the `states` given sees them."""
-        if self.view:
-            outputs = with_pooled(outputs, outputs.extras[self.view[0]], head)
-        for transform, state in zip(self.transforms, states, strict=False):
-            outputs = transform.apply(state, outputs, head)
-        return outputs
-
     def score(self, state: State, outputs: ModelOutputs, head: Head) -> Float[Array, " n"]:
         """Higher is more in-distribution. Pure, jit-able, and per row."""
-        outputs = self.prepare(state[:-1], outputs, head)
+        outputs = _prepare(self._view_name, self.transforms, state[:-1], head, outputs)
         return self.detector.score(state[-1], outputs, head)
 
-    def _inputs(self, outputs: ModelOutputs) -> ModelOutputs:
-        extras = {key: outputs.extras[key] for key in self.extractors}
-        return outputs._replace(feature_map=None, extras=extras)
+    @property
+    def _view_name(self) -> str | None:
+        return self.view[0] if self.view else None
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _prepare(method, number, states, head, outputs):
-    return method.prepare(states[:number], outputs, head)
+def _prepare(
+    view: str | None,
+    transforms: tuple[Transform, ...],
+    states: State,
+    head: Head,
+    outputs: ModelOutputs,
+) -> ModelOutputs:
+    """The outputs as the step after the transforms given sees them."""
+    if view:
+        outputs = with_pooled(outputs, outputs.extras[view], head)
+    for transform, state in zip(transforms, states, strict=True):
+        outputs = transform.apply(state, outputs, head)
+    return outputs
+
+
+# Compiled once for all methods that begin alike.
+_prepare_block = jax.jit(_prepare, static_argnums=(0, 1))
 
 
 def _read_step(text: str) -> tuple[str, dict[str, str]]:
