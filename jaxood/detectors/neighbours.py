@@ -132,7 +132,7 @@ def _search(queries: Float[Array, "n c"], bank: Bank, k: int) -> Neighbours:
     k = min(k, b)
 
     def query_step(i, found):
-        start = jnp.minimum(i * query_block, n - query_block)
+        start = i * query_block  # the slices below move a last block back inside
         block = jax.lax.dynamic_slice_in_dim(queries, start, query_block)
         block = block.astype(bank.rows.dtype)
 
@@ -200,8 +200,8 @@ def device_mesh() -> Mesh:
 
 
 def share(rows: Float[np.ndarray, "b c"], mesh: Mesh) -> Float[Array, "b+ c"]:
-    """Rows of zeros make the number even; each device then holds its share only."""
-    rows = np.pad(rows, ((0, -len(rows) % mesh.size), (0, 0)))
+    """Rows of zeros make the shares equal, whole chunks; each device then holds its own only."""
+    rows = np.pad(rows, ((0, -len(rows) % (CHUNK * mesh.size)), (0, 0)))
     return jax.device_put(rows, NamedSharding(mesh, P(*mesh.axis_names)))
 
 

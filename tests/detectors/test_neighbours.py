@@ -46,8 +46,9 @@ def small_blocks(monkeypatch):
     jax.clear_caches()
 
 
-@pytest.mark.parametrize("n", [1, 31, 32, 33, 100])
-@pytest.mark.parametrize("size", [7, 256, 257, 1000])
+@pytest.mark.parametrize(
+    ("n", "size"), [(1, 7), (31, 1000), (32, 256), (33, 257), (100, 256), (100, 1000)]
+)
 def test_equals_float64_search(small_blocks, n, size):
     queries, rows = draw(n, 24), unit(draw(size, 24, seed=1))
     found = jax.jit(nearest, static_argnums=2)(queries, bank_of(rows), 7)
@@ -65,8 +66,8 @@ def test_full_blocks_equal_float64_search():
 
 
 def test_equal_products_come_in_the_order_of_the_bank(small_blocks):
-    rows = np.random.default_rng(2).integers(-1, 2, (700, 3)).astype(np.float32)
-    queries = np.random.default_rng(3).integers(-2, 3, (40, 3)).astype(np.float32)
+    rows = np.random.default_rng(2).integers(-2, 3, (700, 5)).astype(np.float32)
+    queries = np.random.default_rng(3).integers(-2, 3, (40, 5)).astype(np.float32)
     products, indices = plain_nearest(queries, rows, 12)
     found = nearest(queries, bank_of(rows), 12)
     np.testing.assert_array_equal(found.products, products)
@@ -102,7 +103,8 @@ def test_shared_bank_gives_the_same(small_blocks, size):
     whole = jax.jit(nearest, static_argnums=2)(queries, bank_of(rows), 5)
     shared = Bank(share(rows, mesh), np.int32(size))
     parts = jax.jit(nearest, static_argnums=(2, 3))(queries, shared, 5, mesh)
-    assert {shard.data.shape[0] for shard in shared.rows.addressable_shards} == {-(-size // 8)}
+    shares = {shard.data.shape[0] for shard in shared.rows.addressable_shards}
+    assert shares == {16 * -(-size // 128)}
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.products, whole.products, rtol=1e-5)
 
@@ -187,8 +189,10 @@ def test_nnguide_by_plain_loops():
 
 
 @pytest.mark.parametrize("detector", [Knn, NNGuide])
-@pytest.mark.parametrize("memory", ["device", "shared", "host"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("memory", "dtype"),
+    [("device", "float32"), ("device", "bfloat16"), ("shared", "float32"), ("host", "bfloat16")],
+)
 def test_where_the_bank_lies_does_not_matter(detector, memory, dtype):
     train, test = outputs_of(61), outputs_of(24, seed=5)
     expected = detector(k=3).score(detector(k=3).fit(train, None, HEAD), test, HEAD)
