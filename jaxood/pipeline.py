@@ -82,7 +82,7 @@ def extract(
         progress(first, len(images))
     pending: list[Features] = []
     rows = stream(model, images, extractors, batch_size=batch_size, mesh=mesh, start=first)
-    for end, features in rows:
+    for end, features in rows if first < len(images) else ():
         pending.append(features)
         if progress:
             progress(end, len(images))

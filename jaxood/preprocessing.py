@@ -6,6 +6,8 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from jaxood.errors import UsageError, choose
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -26,6 +28,11 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self):
+        if not 1 <= self.crop <= self.resize:
+            raise UsageError("preprocessing", f"crop {self.crop}", f"1 to resize, {self.resize}")
+        choose("interpolation", self.interpolation, ("bilinear", "bicubic"))
 
     def normalise(
         self, images: UInt8[Array, "n h w 3"], dtype=jnp.float32
