@@ -35,8 +35,8 @@ class Imputed(NamedTuple):
     """Images with their removed pixels filled in, without noise.
 
     Attributes:
-      iterations: of conjugate gradients; 0 where there was nothing to solve.
-      residual: ||b - A x|| / ||b||, the larger of the channels', b without the mean.
+      iterations: of conjugate gradients; 0 for the baselines.
+      residual: ||b - A x|| / ||b|| over all channels, b what the kept neighbours give.
     """
 
     images: Float[Array, "b h w c"]
@@ -82,7 +82,8 @@ def _solve(image, removed, start, tolerance, max_iterations, run):
     state = (jnp.int32(0), x, r, jnp.zeros_like(b), jnp.zeros_like(mean), jnp.float32(jnp.inf))
     iterations, x, *_ = lax.while_loop(unfinished, step, state)
     r = b - product(x, *levels[0])
-    residual = jnp.sqrt(jnp.max(_ratio(_dot(r, r), _dot(b, b))))
+    given = mask * multigrid.neighbour_sum(kept * y)
+    residual = jnp.sqrt(_ratio(jnp.sum(r * r), jnp.sum(given * given)))
     filled = jnp.where(mask > 0, x + mean, y)
     return jnp.moveaxis(filled, 0, -1), iterations, residual
 
