@@ -111,7 +111,7 @@ def _top(products: Float[Array, "n b"], k: int) -> Neighbours:
 def _merge(first: Neighbours, second: Neighbours, k: int) -> Neighbours:
     products = jnp.concatenate([first.products, second.products], axis=-1)
     indices = jnp.concatenate([first.indices, second.indices], axis=-1)
-    best, place = jax.lax.top_k(products, min(k, products.shape[-1]))
+    best, place = jax.lax.top_k(products, k)
     return Neighbours(best, jnp.take_along_axis(indices, place, axis=-1))
 
 
