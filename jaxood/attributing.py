@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxood.attribution.heatmap import heatmap
+from jaxood.attribution.heatmap import heatmap, pixel_heatmap
 from jaxood.attribution.registry import AttributionMethod
 from jaxood.data.images import ImageSet
 from jaxood.models.registry import LoadedModel
@@ -68,7 +68,8 @@ def _attribute(static: _Static, method: AttributionMethod, scale: str, state, im
     def on_device(state, images, target, key):
         model, normalised = static.prepare(state, images)
         maps = method(model, normalised, target, key)
-        heats = heatmap(maps, images.shape[1:3], scale)
+        size = images.shape[1:3]
+        heats = pixel_heatmap(maps) if maps.shape[1:] == size else heatmap(maps, size, scale)
         return maps, jnp.round(255 * heats).astype(jnp.uint8)
 
     specs = (P(), P("data"), P("data"), P())
@@ -93,7 +94,8 @@ def attribute(
 
     Args:
       target: class to explain; None: each image's top class.
-      scale: contrast of the heat maps, see `jaxood.attribution.heatmap.heatmap`.
+      scale: contrast of the heat maps, see `jaxood.attribution.heatmap.heatmap`; that of maps of
+        one value a pixel is fixed.
       batch_size: images a step over the whole mesh; rounded up to fill it.
       seed: of the draws, the same for every image.
 

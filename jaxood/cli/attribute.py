@@ -81,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scale",
         choices=("paper", "unit"),
         default="paper",
-        help="contrast: 2^(z/2) as in the SOFA paper, or the values as they are (default: paper)",
+        help="contrast of maps of a layer: 2^(z/2) as in the SOFA paper (default), or the values as"
+        " they are; maps of single pixels are drawn as they are",
     )
     pictures.add_argument(
         "--colours",

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxood.attribution.heatmap import heatmap, paper_scale, unit_scale, upsample
+from jaxood.attribution.heatmap import heatmap, paper_scale, pixel_heatmap, unit_scale, upsample
 
 torch = pytest.importorskip("torch")
 MAPS = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
@@ -45,3 +45,11 @@ def test_heatmap_keeps_the_place_of_the_peak():
         assert heat.min() == 0 and heat.max() == 1
         row, column = np.unravel_index(heat.argmax(), heat.shape)
         assert abs(row - 5 * 223 / 6) <= 1 and abs(column - 223 / 6) <= 1
+
+
+def test_pixel_heatmap_cuts_the_largest_hundredth():
+    maps = np.random.default_rng(2).permutation(1000).reshape(1, 20, 50).astype(np.float32)
+    maps[maps == 999] = 1e6
+    heat = np.asarray(pixel_heatmap(jnp.asarray(maps)))
+    assert (heat == 1).sum() == 10
+    np.testing.assert_allclose(heat, np.minimum(maps / 989.01, 1), atol=1e-5)
