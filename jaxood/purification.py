@@ -24,8 +24,8 @@ def purify(
     feature_map: Float[Array, "n h w c"], attribution: Float[Array, "n h w"], keep: int
 ) -> Float[Array, "n c"]:
     """Mean of the feature map over its `keep` positions of highest attribution."""
-    kept = kept_positions(attribution, keep).astype(feature_map.dtype)
-    return jnp.einsum("nhwc,nhw->nc", feature_map, kept, precision="highest") / keep
+    kept = kept_positions(attribution, keep)[..., None]
+    return jnp.sum(feature_map, axis=(1, 2), dtype=jnp.float32, where=kept) / keep
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class SpatialPurification:
 
     def __post_init__(self):
         choose("sfp.value", self.value, VALUES)
+        if self.coalitions < 2:
+            raise UsageError("sfp.coalitions", self.coalitions, "at least 2")
         if not 0.0 < self.keep_fraction <= 1.0:
             raise UsageError("sfp.keep_fraction", self.keep_fraction, "above 0 and at most 1")
 

@@ -97,13 +97,13 @@ def coalition_values(
     n, h, w, c = feature_map.shape
     features = feature_map.astype(jnp.float32).reshape(n, h * w, c)
     marginals = marginals_of(head)
-    if target is None:
+    energy = isinstance(target, str)
+    if target is None or energy:
         target = jnp.argmax(head(features.mean(axis=1)), axis=-1)
-    classes = None if isinstance(target, str) else target
-    evidence = marginals.evidence(features, head, classes, precision)
+    evidence = marginals.evidence(features, head, target, precision, energy)
 
     def differences(included):
-        return marginals.differences(evidence, classes, included, precision)
+        return marginals.differences(evidence, target, included, precision, energy)
 
     values, error, count = mean_differences(differences, n, coalitions, stop)
     return CoalitionValues(values.reshape(n, h, w), error.reshape(n, h, w), count)

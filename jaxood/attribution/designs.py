@@ -38,7 +38,7 @@ def draw_coalitions(
     """Draws about `count` coalitions of `positions`, as d independent designs of m rows each.
 
     A whole design has somewhat more than `2 * positions` rows (120 for 49 positions), and `count`
-    is rounded to whole designs; half a design, or a part of one, is drawn for a smaller count.
+    is rounded to whole designs; half a design, or an even part of one, for a smaller count.
 
     Raises:
       UsageError: for fewer than two coalitions, or an unknown value.
@@ -47,6 +47,7 @@ def draw_coalitions(
     if count < 2:
         raise UsageError("coalitions", count, "at least 2")
     order = _hadamard_order(positions)
+    count += count % 2
     designs = max(1, round(count / (2 * order)))
     draw = _banzhaf_design if value == "banzhaf" else _shapley_design
     rows = count if count < 1.5 * order else 2 * order
@@ -80,12 +81,12 @@ def _banzhaf_design(key: PRNGKeyArray, rows: int, positions: int) -> Bool[Array,
     design = jnp.asarray(_hadamard(order))[:, columns] ^ flips[None]
     if rows == order:
         return design
-    half = jax.random.permutation(row_key, design)[: (rows + 1) // 2]
-    return jnp.concatenate([half, ~half])[:rows]
+    half = jax.random.permutation(row_key, design)[: rows // 2]
+    return jnp.concatenate([half, ~half])
 
 
 def _shapley_design(key: PRNGKeyArray, rows: int, positions: int) -> Bool[Array, "m p"]:
-    half = (rows + 1) // 2
+    half = rows // 2
     groups = -(-half // SHIFTED_ROWS)
     size_key, order_key = jax.random.split(key)
     # Sizes 0..p are equally likely over a row and its complement together.
@@ -98,4 +99,4 @@ def _shapley_design(key: PRNGKeyArray, rows: int, positions: int) -> Bool[Array,
     shifts = jnp.arange(SHIFTED_ROWS) * positions // SHIFTED_ROWS
     ranks = (orders[:, None, :] + shifts[None, :, None]) % positions
     design = ranks.reshape(-1, positions)[:half] < sizes[:, None]
-    return jnp.concatenate([design, ~design])[:rows]
+    return jnp.concatenate([design, ~design])

@@ -22,7 +22,7 @@ BLOCK_ELEMENTS = 1 << 21  # of one [m, p, k] block of one image: 8 MB
 
 
 class NormEvidence(NamedTuple):
-    """Each image reduced to what the coalitions need; classes against the target's, if any."""
+    """What the coalitions need; logits are against the target's, but for the energy."""
 
     change: Float[Array, "n p k"]
     gram: Float[Array, "n p p"]
@@ -33,8 +33,9 @@ class NormEvidence(NamedTuple):
 def evidence(
     features: Float[Array, "n p c"],
     head: NormLinearHead,
-    target: Int[Array, " n"] | None,
+    target: Int[Array, " n"],
     precision: Precision,
+    energy: bool = False,
 ) -> NormEvidence:
     """What each position adds before the norm's division, and how positions correlate."""
     n, p, c = features.shape
@@ -44,7 +45,7 @@ def evidence(
     gram = product(centred, centred, (((2,), (2,)), ((0,), (0,))), "float32") / (p * p * c)
     empty = jnp.matmul(head.shift, head.kernel, precision="highest") + head.bias
     empty = jnp.broadcast_to(empty[None], (n, empty.shape[0]))
-    if target is not None:
+    if not energy:
         change = change - jnp.take_along_axis(change, target[:, None, None], axis=2)
         empty = empty - jnp.take_along_axis(empty, target[:, None], axis=1)
     return NormEvidence(change, gram, empty, jnp.full(n, head.epsilon, jnp.float32))
@@ -52,14 +53,15 @@ def evidence(
 
 def differences(
     evidence: NormEvidence,
-    target: Int[Array, " n"] | None,
+    target: Int[Array, " n"],
     included: Float[Array, "m p"],
     precision: Precision,
+    energy: bool = False,
 ) -> Float[Array, "n m p"]:
     """`v(S with i) - v(S without i)`."""
 
     def one_image(inputs):
-        return _one_image(*inputs, included, precision)
+        return _one_image(*inputs, included, precision, energy)
 
     # A loop on a CPU, where a batch would only leave its cache; a batch on an accelerator.
     return jax.lax.platform_dependent(
@@ -71,9 +73,10 @@ def differences(
 
 def _one_image(
     image: NormEvidence,
-    target: Int[Array, ""] | None,
+    target: Int[Array, ""],
     included: Float[Array, "m p"],
     precision: Precision,
+    energy: bool,
 ) -> Float[Array, "m p"]:
     change, gram, empty, epsilon = image
     sums = product(included, change, (((1,), (0,)), ((), ())), precision)
@@ -84,7 +87,7 @@ def _one_image(
         """The energy; or the log-odds of the other classes against the target."""
         scale = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
         logits = sums * scale[:, None] + empty[None]
-        others = None if target is None else (jnp.arange(empty.size) != target)[None]
+        others = None if energy else (jnp.arange(empty.size) != target)[None]
         return jax.nn.logsumexp(logits, axis=-1, where=others)
 
     def toggled(coalition):
@@ -97,7 +100,7 @@ def _one_image(
     block = max(1, BLOCK_ELEMENTS // change.size)
     there = jax.lax.map(toggled, (included, sums, correlation, variance), batch_size=block)
     sign = 2.0 * included - 1.0
-    return sign * (here - there if target is None else sigmoid_difference(here, there))
+    return sign * (here - there if energy else sigmoid_difference(here, there))
 
 
 def sigmoid_difference(first: Float[Array, "*n"], second: Float[Array, "*n"]) -> Float[Array, "*n"]:
