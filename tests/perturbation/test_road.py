@@ -286,6 +286,7 @@ def command(photos, *more, output="out"):
     return main("road", [*arguments, "--output", str(photos.parent / output)])
 
 
+@pytest.mark.long
 def test_command_writes_resumes_and_compares(photos, capsys):
     maps = photos.parent / "maps.npz"
     reds = [picture(seed)[..., 0].astype(np.float32) for seed in range(3)]
