@@ -1,13 +1,11 @@
 """Exact KNN and NNGuide scoring against faiss-cpu's IndexFlatIP and torch's matmul and topk.
 
 Both rivals are given normalised queries; the detectors here normalise them within the time. On a
-GPU the rival is torch alone, on the same device. Memory is what the process took at its peak
-while it searched, over what it held before (Linux; null elsewhere).
+GPU the rival is torch alone, on the same device. Memory is what the compiler lays out beside the
+bank, queries and logits left aside.
 """
 
 import argparse
-import re
-from pathlib import Path
 
 from benchmarks import seconds_in_turn
 
@@ -67,15 +65,13 @@ def _compare(size: int, channels: int, args: argparse.Namespace) -> dict:
             if rival != "jaxood"
         }
         if name == "knn":
-            bank = rows.nbytes
-            before = _reset_peak()
-            calls["jaxood"]()
-            extra = _peak() - before if before else None
-            figures["bank MB"] = bank / 1e6
-            figures["block MB"] = (memory_bytes(size, channels) - bank) / 1e6
+            plan = jax.jit(step.score).lower(state, test, head).compile().memory_analysis()
+            stated = memory_bytes(size, channels)
+            figures["bank MB"] = rows.nbytes / 1e6
+            figures["block MB"] = (stated - rows.nbytes) / 1e6
             figures["memory / (bank + one block)"] = (
-                (bank + extra) / memory_bytes(size, channels) if before else None
-            )
+                rows.nbytes + plan.temp_size_in_bytes
+            ) / stated
     return figures
 
 
@@ -96,20 +92,3 @@ def _rivals(rows, queries, k: int) -> dict:
         index.add(rows)
         rivals["faiss"] = lambda: index.search(queries, k)
     return rivals
-
-
-def _status(field: str) -> int:
-    status = Path("/proc/self/status")
-    found = re.search(rf"{field}:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return 1024 * int(found[1]) if found else 0
-
-
-def _reset_peak() -> int:
-    """Starts a new peak of resident memory; returns what is resident now."""
-    if Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    return _status("VmHWM")
