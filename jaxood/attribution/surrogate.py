@@ -36,7 +36,7 @@ class SurrogateTraining:
       masks: drawn; the first p of them are left out of training.
       halve_after: epochs after which the learning rate is halved and the momentum forgotten.
       coalitions: fresh masks that the surrogate's values are averaged over.
-      precision: of the factors in the products of the training.
+      precision: of the factors in the product with the Gram matrix.
     """
 
     learning_rate: float = 0.002
@@ -46,7 +46,7 @@ class SurrogateTraining:
     batch: int = 100
     momentum: float = 0.9
     halve_after: tuple[int, ...] = (30, 50)
-    precision: Precision = "float32"
+    precision: Precision = "bfloat16"
 
 
 RESNET50 = SurrogateTraining()

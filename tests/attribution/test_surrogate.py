@@ -23,7 +23,13 @@ from jaxood.attribution.surrogate import (
 from jaxood.outputs import LinearHead, NormLinearHead
 
 SMALL = SurrogateTraining(
-    learning_rate=0.05, epochs=5, coalitions=200, masks=99, batch=25, halve_after=(2, 4)
+    learning_rate=0.05,
+    epochs=5,
+    coalitions=200,
+    masks=99,
+    batch=25,
+    halve_after=(2, 4),
+    precision="float32",
 )
 P, C, K, N = 9, 16, 6, 3
 
