@@ -1,5 +1,8 @@
 """Every method against an independent float64 implementation; some by hand, some by pytorch-ood."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -291,3 +294,21 @@ def test_pytorch_ood_agrees():
             expected = expected * (actual.mean() / expected.mean())
         scale = np.abs(expected).max()  # some of it is float32 there
         np.testing.assert_allclose(actual, expected, atol=2e-4 * scale, err_msg=name)
+
+
+@pytest.mark.long
+def test_mahalanobis_memory():
+    """1,000 classes, 2,048 channels, fit and score: the whole process stays under 4 GB."""
+    script = """
+import resource, jax, numpy as np
+from jaxood.detectors.mahalanobis import Mahalanobis
+from jaxood.outputs import ModelOutputs
+rows = np.random.default_rng(0).random((12811, 2048), dtype=np.float32)
+detector = Mahalanobis()
+state = detector.fit(ModelOutputs(None, rows, None), np.arange(12811) % 1000, None)
+scores = jax.jit(detector.score)(state, ModelOutputs(None, rows[:1024], None), None)
+assert np.isfinite(scores).all() and state.means.shape == (1000, 2048)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 4e9
