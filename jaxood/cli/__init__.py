@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 
 from jaxood.errors import UsageError
@@ -48,6 +49,9 @@ def main(command: str, arguments: list[str], prog: str | None = None) -> int:
     except UsageError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `jaxood detect ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

@@ -54,12 +54,13 @@ def table(results: Sequence[MethodResult], convention: str) -> str:
                 f"{_with_interval(own.fpr95, own.fpr95_interval):<22}"
                 f"{100 * own.aupr_in:>8.2f}{100 * own.aupr_out:>9.2f}{100 * own.dtacc:>8.2f}"
             )
-        means = {column: 100 * result.mean(column) for column in Metrics._fields[::2]}
-        lines.append(
-            f"{'':<{names}}  {MEAN:<{sets}}  {means['auroc']:6.2f}{'':16}{means['fpr95']:6.2f}"
-            f"{'':16}{means['aupr_in']:>8.2f}{100 * result.mean('aupr_out'):>9.2f}"
-            f"{means['dtacc']:>8.2f}"
-        )
+        if len(result.metrics) > 1:
+            means = {column: 100 * result.mean(column) for column in Metrics._fields[::2]}
+            lines.append(
+                f"{'':<{names}}  {MEAN:<{sets}}  {means['auroc']:6.2f}{'':16}{means['fpr95']:6.2f}"
+                f"{'':16}{means['aupr_in']:>8.2f}{100 * result.mean('aupr_out'):>9.2f}"
+                f"{means['dtacc']:>8.2f}"
+            )
         if result.baseline in methods:
             gain = {
                 column: 100 * (result.mean(column) - methods[result.baseline].mean(column))

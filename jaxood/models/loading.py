@@ -69,18 +69,12 @@ def load_model(
     if name is not None:
         choose("--model", name, ARCHITECTURES)
     if weights is None:
-        if name == "digits_cnn":
-            from jaxood.cache import cache_dir
-            from jaxood.training import digits_weights
-
-            weights = digits_weights(cache_dir())
-        else:
-            raise UsageError(
-                "--weights",
-                "none",
-                f"a weights file for {name or 'the model'}",
-                CONVERT,
-            )
+        raise UsageError(
+            "--weights",
+            "none",
+            f"a weights file for {name or 'the model'}",
+            "Make one from a PyTorch checkpoint: jaxood convert --checkpoint FILE --output FILE",
+        )
     weights = Path(weights)
     file, info = open_weights(weights)
     if name is not None and name != info.architecture:
