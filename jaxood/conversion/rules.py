@@ -178,6 +178,8 @@ def make_plan(
             continue
         used.update(dotted + p for p in present)
         for param, (name, transform) in present.items():
+            if (twice := steps.get(f"{target}/{name}")) is not None:
+                problems.append(f"two of the same: {twice.source} and {dotted}{param}")
             steps[f"{target}/{name}"] = Step(dotted + param, transform, norm, name)
         if norm:
             steps.setdefault(f"{target}/bias", Step(None, keep, norm, "bias"))
@@ -196,10 +198,18 @@ def make_plan(
         if path not in targets:
             problems.append(f"no place for: {step.source} (would be {path})")
             continue
-        shape = _shape(step, shapes)
-        if shape is not None and shape != tuple(targets[path]):
-            source = step.source or f"{step.norm}.bias"
-            problems.append(f"shape differs: {source} gives {path} {shape}, wanted {targets[path]}")
+        wanted = tuple(targets[path])
+        made = {}
+        if step.source is not None:
+            made[step.source] = _transformed(step.transform, shapes[step.source])
+        if step.norm is not None and step.name == "bias":
+            keys = (f"{step.norm}.{param}" for param in NORM_PARAMS)
+            made |= {key: tuple(shapes[key]) for key in keys if key in shapes}
+        problems += [
+            f"shape differs: {key} gives {path} {shape}, wanted {wanted}"
+            for key, shape in made.items()
+            if shape != wanted
+        ]
     return Plan(steps, problems, dropped, layout)
 
 
@@ -213,15 +223,12 @@ def head_classes(shapes: Mapping[str, tuple[int, ...]], layout: Layout) -> int |
     return shapes[f"{head}.bias"][0] if f"{head}.bias" in shapes else None
 
 
-def _shape(step: Step, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
-    """Shape of a step's result, or None where its source is missing."""
-    source = step.source or f"{step.norm}.bias"
-    if source not in shapes:
-        return None
+def _transformed(transform: Transform, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape after a transform, without an array of that size."""
     try:
-        return step.transform(np.broadcast_to(np.float32(0), shapes[source])).shape
+        return transform(np.broadcast_to(np.float32(0), shape)).shape
     except ValueError:  # not the number of axes that the transform takes
-        return tuple(shapes[source])
+        return tuple(shape)
 
 
 def carry_out(step: Step, get: Callable[[str], np.ndarray], epsilon: float) -> np.ndarray:

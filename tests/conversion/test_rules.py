@@ -57,6 +57,7 @@ def test_all_problems_are_in_one_message(mobilenet):
     wrong["features.18.0.bias_"] = np.zeros(3)
     wrong["features.5.conv.2.weight"] = np.zeros((32, 100, 1, 1))
     wrong["features.6.conv.3.bias"] = np.zeros(31)
+    wrong["features.7.conv.3.running_mean"] = np.zeros(1)  # would broadcast
     with pytest.raises(UsageError) as caught:
         convert_state_dict(wrong, "mobilenet_v2")
     message = str(caught.value)
@@ -69,6 +70,7 @@ def test_all_problems_are_in_one_message(mobilenet):
         "shape differs: features.5.conv.2.weight gives stages/features.5/project/kernel"
         " (1, 1, 100, 32), wanted (1, 1, 192, 32)",
         "shape differs: features.6.conv.3.bias",
+        "shape differs: features.7.conv.3.running_mean gives stages/features.7/project/bias (1,)",
     ):
         assert part in message, message
 
@@ -80,6 +82,16 @@ def test_a_layer_too_many_has_no_place(mobilenet):
     wrong["features.19.conv.2.weight"] = np.zeros((320, 960, 1, 1))
     with pytest.raises(UsageError, match="no place for: features.19.conv.2.weight"):
         convert_state_dict(wrong, "mobilenet_v2")
+
+
+def test_two_arrays_for_one_place_are_named():
+    names = ("vit_b_16", "encoder.layers.encoder_layer_3.mlp.")
+    with torch.device("meta"):
+        network = import_torchvision("torchvision.models").vit_b_16()
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    shapes[f"{names[1]}linear_1.bias"] = (3072,)
+    with pytest.raises(UsageError, match=f"two of the same: {names[1]}0.bias and {names[1]}linear"):
+        recognise(shapes, names[0])
 
 
 def test_another_architecture_is_told_apart(mobilenet):
