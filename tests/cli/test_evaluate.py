@@ -14,11 +14,6 @@ FILES = ("manifest.json", "metrics.csv", "metrics.json", "roc.png", "scores.npz"
 METHODS = ("energy", "sfp", "knn", "sfp+nnguide", "react+msp")
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 def evaluate(cache, output, *arguments):
     return main(
         "evaluate", [*map(str, arguments), "--cache-dir", str(cache), "--output", str(output)]

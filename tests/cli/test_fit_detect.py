@@ -23,11 +23,6 @@ from jaxood.training import digits_weights
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def model(cache):
     return load_model("digits_cnn", digits_weights(cache))
 
