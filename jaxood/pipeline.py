@@ -24,6 +24,7 @@ from jaxood.errors import UsageError
 from jaxood.evaluation.metrics import evaluate as measure
 from jaxood.evaluation.report import MethodResult
 from jaxood.extraction import Extractor, ForwardContext
+from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import Head, ModelOutputs
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
@@ -49,7 +50,7 @@ def forward_and_extract(
     """The compiled step: the feature map lives and dies in here."""
     model = nnx.merge(graphdef, state)
     normalised = preprocessing.normalise(images, jnp.dtype(dtype))
-    outputs = model(normalised)
+    outputs = forward(model, normalised)
     pooling = getattr(model, "pooling", "mean")
     context = ForwardContext(normalised, outputs, model.head, model, pooling)
     extras = {name: extractor(context) for name, extractor in extractors}

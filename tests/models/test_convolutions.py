@@ -1,0 +1,157 @@
+"""The convolutional networks against torch: each layer, and each whole network at three depths."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from references import import_timm, import_torchvision
+from torch_networks import noise, randomise
+
+from jaxood.conversion.convert import convert_state_dict
+from jaxood.conversion.parity import errors, run, torch_outputs
+from jaxood.models.layers import Conv, MaxPool, SqueezeExcite, convolve
+from jaxood.models.loading import abstract_model, fill
+
+torch = pytest.importorskip("torch")
+
+# channels in, channels out, kernel, stride, padding, groups
+CASES = {
+    "stem": (3, 8, 7, 2, 3, 1),
+    "dense": (6, 8, 3, 1, 1, 1),
+    "pointwise": (6, 8, 1, 1, 0, 1),
+    "pointwise strided": (6, 8, 1, 2, 0, 1),
+    "depthwise": (6, 6, 3, 1, 1, 6),
+    "depthwise strided": (6, 6, 5, 2, 2, 6),
+    "grouped": (6, 12, 3, 1, 1, 3),
+    "grouped strided": (6, 6, 3, 2, 1, 3),
+    "two outputs a channel": (6, 12, 3, 2, 1, 6),
+}
+
+
+def drawn(case, n=2, height=9, width=12):
+    inputs, outputs, size, _, _, groups = case
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, height, width, inputs), np.float32)
+    kernel = rng.standard_normal((size, size, inputs // groups, outputs), np.float32)
+    return x, kernel
+
+
+def reference(x, kernel, stride, padding, groups):
+    """By torch, in float64."""
+    x, kernel = (torch.from_numpy(np.asarray(a, np.float64)) for a in (x, kernel))
+    y = torch.nn.functional.conv2d(
+        x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), None, stride, padding, groups=groups
+    )
+    return y.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_convolution_is_torchs_under_jit_and_vmap_and_in_bfloat16(case):
+    x, kernel = drawn(case)
+    stride, padding, groups = case[3:]
+    wanted = reference(x, kernel, stride, padding, groups)
+
+    def call(x, kernel):
+        return convolve(x, kernel, stride, padding, groups)
+
+    tolerance = {"rtol": 1e-5, "atol": 1e-5 * np.abs(wanted).max()}
+    np.testing.assert_allclose(jax.jit(call)(x, kernel), wanted, **tolerance)
+    alone = jax.vmap(call, (0, None))(x[:, None], jnp.asarray(kernel))
+    np.testing.assert_allclose(alone[:, 0], wanted, **tolerance)
+    half = jax.jit(call)(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    assert np.abs(half.astype(jnp.float32) - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_gradients_of_a_convolution_are_torchs(case):
+    x, kernel = drawn(case)
+    stride, padding, groups = case[3:]
+    tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, kernel)]
+    y = torch.nn.functional.conv2d(
+        tensors[0].permute(0, 3, 1, 2),
+        tensors[1].permute(3, 2, 0, 1),
+        None,
+        stride,
+        padding,
+        groups=groups,
+    )
+    (y**2).sum().backward()
+    found = jax.grad(lambda *a: jnp.sum(convolve(*a, stride, padding, groups) ** 2), (0, 1))(
+        x, kernel
+    )
+    for ours, tensor in zip(found, tensors, strict=True):
+        wanted = tensor.grad.numpy()
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("size", "side", "stride"), [(3, 8, 2), (3, 9, 2), (5, 8, 2), (5, 7, 1)])
+def test_same_padding_puts_the_odd_zero_behind(size, side, stride):
+    x, kernel = drawn((4, 4, size, stride, None, 4), height=side, width=side)
+    total = max((-(-side // stride) - 1) * stride + size - side, 0)
+    before, behind = total // 2, total - total // 2
+    padded = np.pad(x, ((0, 0), (before, behind), (before, behind), (0, 0)))
+    wanted = reference(padded, kernel, stride, 0, 4)
+    np.testing.assert_allclose(convolve(x, kernel, stride, "SAME", 4), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_max_pool_ignores_what_lies_outside():
+    x = -np.abs(noise(2, 9)) - 1
+    wanted = torch.nn.functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 3, 2, 1)
+    np.testing.assert_array_equal(MaxPool(3, 2, 1)(x), wanted.permute(0, 2, 3, 1).numpy())
+
+
+def test_squeeze_excite_by_hand():
+    block = SqueezeExcite(2, 1)
+    block.fc1.kernel[...] = jnp.asarray([[[[1.0], [-1.0]]]])
+    block.fc2.kernel[...] = jnp.asarray([[[[1.0, 2.0]]]])
+    x = jnp.broadcast_to(jnp.asarray([3.0, 1.0]), (1, 4, 4, 2))
+    gate = 1 / (1 + np.exp([-2.0, -4.0]))  # the hidden unit is relu(3 - 1)
+    np.testing.assert_allclose(block(x), np.broadcast_to([3.0, 1.0] * gate, (1, 4, 4, 2)), 1e-6)
+
+
+def test_activation_comes_after_the_bias():
+    layer = Conv(1, 1, activation=jax.nn.relu)
+    layer.kernel[...], layer.bias[...] = jnp.ones((1, 1, 1, 1)), jnp.full(1, -2.0)
+    np.testing.assert_array_equal(
+        layer(jnp.asarray([1.0, 5.0]).reshape(2, 1, 1, 1)).ravel(), [0, 3]
+    )
+
+
+def torchvision_model(name):
+    return import_torchvision("torchvision.models").get_model(name, num_classes=7)
+
+
+def timm_lite0(name):
+    return import_timm().create_model("tf_efficientnet_lite0", num_classes=7)
+
+
+NETWORKS = {
+    "resnet18": (torchvision_model, "layer4", "torchvision"),
+    "mobilenet_v2": (torchvision_model, "features", "torchvision"),
+    "efficientnet_lite0": (timm_lite0, "bn2", "timm"),
+    "regnet_y_400mf": (torchvision_model, "trunk_output", "torchvision"),
+}
+LONG = ["resnet34", "resnet50", "resnet101"]
+LONG += [f"regnet_y_{size}" for size in ("800mf", "1_6gf", "3_2gf", "8gf", "16gf")]
+NETWORKS |= {
+    name: (torchvision_model, "layer4" if "resnet" in name else "trunk_output", "torchvision")
+    for name in LONG
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in NETWORKS]
+)
+def test_networks_are_the_publishers_at_three_depths(name):
+    build, features, layout = NETWORKS[name]
+    side = 224 if name in LONG else 96
+    network = randomise(build(name), side)
+    weights = convert_state_dict(network.state_dict(), name, layout)
+    model = fill(abstract_model(name, 7), lambda path: jnp.asarray(weights[path]))
+    images = noise(2, side)
+    ours, theirs = run(model, images), torch_outputs(network, features, images)
+    assert ours.feature_map.shape == theirs.feature_map.shape
+    assert max(errors(ours, theirs).values()) < 1e-4
+    assert len({str(path) for path, _ in nnx.to_flat_state(nnx.state(model))}) == len(weights)
