@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
 
     work = 2 * len(settings.fractions)
     with _bar(work * (len(images) * len(wanted) - len(done)), work * len(wanted)) as bar:
-        if any(todo):
+        if todo:
             stream = road_curves(
                 model,
                 explained(missing, bar),
@@ -350,5 +350,6 @@ def _draw(args, model, settings, curves, found, sample, shown: list[int]) -> Non
     confidence = [row[shown] for item in items for row in own[item.method]]
     rows = [(item.method.partition("/")[0], order) for item in items for order in ORDERS]
     fractions = [settings.fractions[i] for i in shown]
-    title = f"{sample[0].id}: what the model saw, and the probability of the class"
+    name = sample[0].id.rpartition("/")[2]
+    title = f"{name}: what the model saw, and the probability of the class"
     draw_strip(args.output / "strip.png", pictures, rows, fractions, confidence, title)
