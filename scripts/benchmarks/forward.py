@@ -1,0 +1,103 @@
+"""Forward pass of each architecture against its publisher's torch network, same weights.
+
+Random weights, batch norm folded here and not there, as each is used. Torch runs eager, in its
+own layout and in channels_last; --compiled adds torch.compile on channels_last, which needs a
+C++ compiler. The ratio is the time of torch's best to this package's: above 1 is faster.
+"""
+
+import functools
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks import seconds_in_turn
+from jaxood.conversion.convert import convert_state_dict
+from jaxood.conversion.parity import TOLERANCE, errors, find_reference, torch_outputs
+from jaxood.errors import choose
+from jaxood.models.blocked import forward
+from jaxood.models.loading import abstract_model, fill
+from jaxood.models.registry import ARCHITECTURES
+
+
+def add_arguments(parser):
+    parser.add_argument("--arch", nargs="+", default=["resnet50", "mobilenet_v2"])
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true", help="also against torch.compile")
+
+
+@functools.cache  # the schemas live as long as the library object
+def _torchvision_schemas():
+    """torchvision beside a CPU torch lacks two compiled operators, whose schemas suffice."""
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def publishers_network(name: str):
+    """The torch network, its conversion layout, and where its feature map comes from."""
+    layouts = dict.fromkeys(tag.layout for tag in ARCHITECTURES[name].tags.values())
+    for layout in sorted(layouts, key=lambda layout: layout not in ("torchvision", "timm")):
+        reference = find_reference(name, layout)
+        if reference is not None:
+            package = importlib.import_module(reference.package)
+            return reference.build(package, name, 1000), layout, reference.features
+    raise ValueError(f"no publisher's network is known for {name}")
+
+
+def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
+    """Checks the answer, then times them in turn."""
+    import torch
+
+    torch.manual_seed(0)
+    network, layout, features = publishers_network(name)
+    weights = convert_state_dict(network.eval().state_dict(), name, layout)
+    model = fill(abstract_model(name, 1000), lambda path: jnp.asarray(weights[path]))
+    side = next(iter(ARCHITECTURES[name].tags.values())).preprocessing.crop
+    images = np.random.default_rng(0).standard_normal((batch, side, side, 3), np.float32)
+
+    graphdef, state = nnx.split(model)
+    step = jax.jit(lambda state, images: forward(nnx.merge(graphdef, state), images))
+    found = errors(step(state, images), torch_outputs(network, features, images))
+    if max(found.values()) > TOLERANCE:
+        raise AssertionError(f"{name}: relative errors {found}")
+
+    on_device = jnp.asarray(images)
+    tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    last = network.to(memory_format=torch.channels_last)  # shares nothing with the copy below
+    network = publishers_network(name)[0].eval()
+    inputs = tensor.to(memory_format=torch.channels_last)
+    calls = {
+        "jaxood": lambda: jax.block_until_ready(step(state, on_device)),
+        "eager": lambda: network(tensor),
+        "channels_last": lambda: last(inputs),
+    }
+    if compiled:
+        fused = torch.compile(last)
+        calls["compiled"] = lambda: fused(inputs)
+    with torch.inference_mode():
+        times = seconds_in_turn(calls, repeats)
+    ours = times["jaxood"]
+    figures = {
+        "images_per_second": {call: round(batch / taken, 2) for call, taken in times.items()},
+        "ratio": round(min(times["eager"], times["channels_last"]) / ours, 3),
+        "relative_error": max(found.values()),
+    }
+    if compiled:
+        figures["ratio_to_compiled"] = round(times["compiled"] / ours, 3)
+    return figures
+
+
+def run(args) -> dict:
+    import torch
+
+    _torchvision_schemas()
+    names = [choose("--arch", name, ARCHITECTURES) for name in args.arch]
+    figures = {name: compare(name, args.batch_size, args.repeats, args.compiled) for name in names}
+    return figures | {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
