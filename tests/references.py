@@ -1,32 +1,23 @@
 """Independent implementations that tests compare against, importable on a CPU build of torch."""
 
-import functools
-import importlib
 import importlib.util
 from pathlib import Path
 
 import pytest
 
-
-@functools.cache  # the schemas live as long as the library object
-def _torchvision_schemas():
-    torch = pytest.importorskip("torch")
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
+from jaxood.conversion.parity import import_publisher
 
 
 def import_torchvision(module: str = "torchvision"):
-    """torchvision beside a CPU torch: its two compiled operators only need their schemas."""
-    _torchvision_schemas()
-    return importlib.import_module(module)
+    """torchvision, or a part of it."""
+    pytest.importorskip("torch")
+    return import_publisher(module)
 
 
 def import_timm(module: str = "timm"):
-    """timm needs torchvision at import."""
+    """timm, which needs torchvision at import."""
     import_torchvision()
-    return importlib.import_module(module)
+    return import_publisher(module)
 
 
 def package_file(package: str, *parts: str) -> Path:

@@ -1,7 +1,9 @@
 """A converted network against its publisher's own, at three depths, on the same numbers."""
 
+import functools
 import importlib
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -79,6 +81,31 @@ def find_reference(architecture: str, layout: str) -> Reference | None:
     return None
 
 
+@functools.cache  # the schemas live as long as the library object
+def _torchvision_schemas():
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def import_publisher(package: str):
+    """Imports torchvision, timm or a part of them, beside a CPU build of torch as well.
+
+    There torchvision lacks two compiled operators and fails; to be imported, and for everything
+    but detection, it needs no more than their schemas.
+    """
+    try:
+        return importlib.import_module(package)
+    except RuntimeError:
+        _torchvision_schemas()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]  # what the failed import left behind
+        return importlib.import_module(package)
+
+
 def torch_outputs(network, features: str, images: np.ndarray) -> ModelOutputs:
     """The three depths of a torch classifier, NHWC in and out.
 
@@ -138,7 +165,7 @@ def parity(
     try:
         import torch
 
-        package = importlib.import_module(reference.package)
+        package = import_publisher(reference.package)
     except Exception as error:  # a package may also fail to import beside this build of torch
         return {"skipped": f"{reference.package} cannot be imported: {error}"}
     classes = loaded.module.head.bias.shape[0]
