@@ -7,10 +7,9 @@ import pkgutil
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # tests/ knows the other implementations
+sys.path.insert(0, str(Path(__file__).parent))
 
-import benchmarks  # noqa: E402
+import benchmarks
 
 
 def main() -> None:

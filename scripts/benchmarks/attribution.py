@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", type=int, default=1_000_000, help="coalitions of the reference"
     )
     parser.add_argument(
-        "--coalitions", type=int, nargs="+", default=[60, 120, 240], help="budgets that are timed"
+        "--coalitions", type=int, nargs="+", default=[32, 60, 120], help="budgets that are timed"
     )
     parser.add_argument(
         "--surrogate-images", type=int, default=0, help="also train our surrogate on so many"

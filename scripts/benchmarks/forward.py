@@ -5,9 +5,6 @@ own layout and in channels_last; --compiled adds torch.compile on channels_last,
 C++ compiler. The ratio is the time of torch's best to this package's: above 1 is faster.
 """
 
-import functools
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +12,13 @@ from flax import nnx
 
 from benchmarks import seconds_in_turn
 from jaxood.conversion.convert import convert_state_dict
-from jaxood.conversion.parity import TOLERANCE, errors, find_reference, torch_outputs
+from jaxood.conversion.parity import (
+    TOLERANCE,
+    errors,
+    find_reference,
+    import_publisher,
+    torch_outputs,
+)
 from jaxood.errors import choose
 from jaxood.models.blocked import forward
 from jaxood.models.loading import abstract_model, fill
@@ -29,24 +32,13 @@ def add_arguments(parser):
     parser.add_argument("--compiled", action="store_true", help="also against torch.compile")
 
 
-@functools.cache  # the schemas live as long as the library object
-def _torchvision_schemas():
-    """torchvision beside a CPU torch lacks two compiled operators, whose schemas suffice."""
-    import torch
-
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
-
-
 def publishers_network(name: str):
     """The torch network, its conversion layout, and where its feature map comes from."""
     layouts = dict.fromkeys(tag.layout for tag in ARCHITECTURES[name].tags.values())
     for layout in sorted(layouts, key=lambda layout: layout not in ("torchvision", "timm")):
         reference = find_reference(name, layout)
         if reference is not None:
-            package = importlib.import_module(reference.package)
+            package = import_publisher(reference.package)
             return reference.build(package, name, 1000), layout, reference.features
     raise ValueError(f"no publisher's network is known for {name}")
 
@@ -97,7 +89,6 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
 def run(args) -> dict:
     import torch
 
-    _torchvision_schemas()
     names = [choose("--arch", name, ARCHITECTURES) for name in args.arch]
     figures = {name: compare(name, args.batch_size, args.repeats, args.compiled) for name in names}
     return figures | {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}

@@ -17,12 +17,12 @@ def run(args: argparse.Namespace) -> dict:
     import numpy as np
     import torch
     from PIL import Image
-    from references import import_torchvision
 
+    from jaxood.conversion.parity import import_publisher
     from jaxood.data.suites import photos_suite
     from jaxood.preprocessing import Preprocessing
 
-    transforms = import_torchvision("torchvision.transforms")
+    transforms = import_publisher("torchvision.transforms")
     preprocessing = Preprocessing(256, 224)
     photographs = photos_suite().id_test
     images = photographs.subset(np.resize(np.arange(len(photographs)), args.images))

@@ -20,12 +20,11 @@ def run(args: argparse.Namespace) -> dict:
     import numpy as np
     import torch
     from flax import nnx
-    from references import import_torchvision
-    from torchcam.methods import ScoreCAM as TorchScoreCAM
 
     from jaxood.attribution.heatmap import unit_scale
     from jaxood.attribution.score_cam import ScoreCAM
     from jaxood.conversion import convert_checkpoint
+    from jaxood.conversion.parity import import_publisher
     from jaxood.data.suites import mobilenet_v2_checkpoint, photos_suite
     from jaxood.models.loading import load_model
 
@@ -35,7 +34,8 @@ def run(args: argparse.Namespace) -> dict:
         convert_checkpoint(checkpoint, weights)
         model = load_model("mobilenet_v2", weights)
     graph, state = nnx.split(model.module)
-    reference = import_torchvision("torchvision.models").mobilenet_v2()
+    reference = import_publisher("torchvision.models").mobilenet_v2()
+    TorchScoreCAM = import_publisher("torchcam.methods").ScoreCAM
     reference.load_state_dict(torch.load(checkpoint, weights_only=True))
     reference.eval()
 
