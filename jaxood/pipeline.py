@@ -188,8 +188,8 @@ def _block(array: np.ndarray, first: int, size: int) -> np.ndarray:
 
 
 def fit_outputs(features: Features) -> ModelOutputs:
-    """Extracted features as what `fit` takes."""
-    return ModelOutputs(None, *(jax.device_put(part) for part in features[:3]))
+    """Extracted features as what `fit` takes; on the host, as a bank may outgrow a device."""
+    return ModelOutputs(None, features.pooled, features.logits, features.extras)
 
 
 @dataclass(frozen=True)
