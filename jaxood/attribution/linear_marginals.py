@@ -21,18 +21,15 @@ from jaxtyping import Array, Float, Int
 from jaxood.outputs import LinearHead
 
 Precision = Literal["float32", "bfloat16"]
-# exp(80) times 1,000 classes still fits in float32. One position that changes the odds by more
-# than that is beyond what this form can tell.
-LARGEST_CHANGE = 80.0
+# Odds beyond these are cut off, so that no product of two exponentials over 1,000 classes
+# overflows. It shows only where one position changes the odds by more than exp(40).
+LARGEST_ODDS, LARGEST_CHANGE = 50.0, 30.0
 
 
 class LinearEvidence(NamedTuple):
-    """What each position adds to each logit against the target's, the logits of none, and `E_t`.
+    """What each position adds to each logit against the target's, the logits of none, and `E_t`."""
 
-    Positions come first, so that the coalitions meet all images in one matrix product.
-    """
-
-    change: Float[Array, "p n k"]
+    change: Float[Array, "n p k"]
     empty: Float[Array, "n k"]
     own: Float[Array, "n p"]
 
@@ -58,11 +55,11 @@ def evidence(
 ) -> LinearEvidence:
     """The one product over channels."""
     n, p, c = features.shape
-    rows = jnp.swapaxes(features, 0, 1).reshape(p * n, c)
-    change = product(rows, head.kernel, (((1,), (0,)), ((), ())), precision).reshape(p, n, -1) / p
-    own = jnp.take_along_axis(change, target[None, :, None], axis=2)
+    rows = features.reshape(n * p, c)
+    change = product(rows, head.kernel, (((1,), (0,)), ((), ())), precision).reshape(n, p, -1) / p
+    own = jnp.take_along_axis(change, target[:, None, None], axis=2)
     empty = head.bias.astype(jnp.float32)[None] - head.bias[target][:, None]
-    return LinearEvidence(change - own, empty, own[..., 0].T)
+    return LinearEvidence(change - own, empty, own[..., 0])
 
 
 def differences(
@@ -74,19 +71,19 @@ def differences(
 ) -> Float[Array, "n m p"]:
     """`v(S with i) - v(S without i)`."""
     change, empty, own = evidence
-    p, n, k = change.shape
-    sums = product(included, change.reshape(p, n * k), (((1,), (0,)), ((), ())), precision)
-    logits = sums.reshape(-1, n, k) + empty[None]
-    top = logits.max(axis=-1, keepdims=True)
-    weights = jnp.exp(logits - top)
-    total = jnp.swapaxes(weights.sum(axis=-1), 0, 1)[..., None]
+    # The same coalitions for each image: a batched product needs no transposed copies.
+    repeated = jnp.broadcast_to(included[None], (change.shape[0], *included.shape))
+    logits = product(repeated, change, (((2,), (1,)), ((0,), (0,))), precision) + empty[:, None]
+    top = logits.max(axis=-1, keepdims=True) if energy else 0.0
+    weights = jnp.exp(jnp.minimum(logits - top, LARGEST_ODDS))
+    total = weights.sum(axis=-1, keepdims=True)
 
     factor = jnp.exp(jnp.clip(change, -LARGEST_CHANGE, LARGEST_CHANGE))
-    both = jnp.concatenate([factor - 1.0, 1.0 / factor - 1.0])
-    growth = product(weights, both, (((2,), (2,)), ((1,), (1,))), precision) / total
-    growth = jnp.where(included[None] > 0.5, growth[..., p:], growth[..., :p])
+    axes = (((2,), (2,)), ((0,), (0,)))
+    up = product(weights, factor - 1.0, axes, precision)  # apart: joined, the copy costs more
+    down = product(weights, 1.0 / factor - 1.0, axes, precision)
+    growth = jnp.where(included[None] > 0.5, down, up) / total
     sign = (2.0 * included - 1.0)[None]
     if energy:
         return own[:, None] - sign * jnp.log1p(growth)
-    value = jnp.exp(-jnp.swapaxes(top, 0, 1)) / total
-    return sign * value * growth / (1.0 + growth)
+    return sign * growth / (1.0 + growth) / total

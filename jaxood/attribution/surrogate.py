@@ -211,10 +211,11 @@ def banzhaf_of_surrogate(
     """The bias is one more position, which every coalition has."""
     _, n, positions = weights.shape
     if isinstance(head, LinearHead):
-        change = jnp.transpose(weights, (2, 1, 0))
-        own = jnp.take_along_axis(change, target[None, :, None], axis=2)
-        empty = change[-1] - own[-1] + head.bias[None] - head.bias[target][:, None]
-        evidence = LinearEvidence((change - own)[:-1], empty, own[:-1, :, 0].T)
+        change = jnp.transpose(weights, (1, 2, 0))
+        own = jnp.take_along_axis(change, target[:, None, None], axis=2)
+        change = change - own
+        empty = change[:, -1] + head.bias[None] - head.bias[target][:, None]
+        evidence = LinearEvidence(change[:, :-1], empty, own[:, :-1, 0])
     else:
         features = positions * jnp.transpose(weights, (1, 2, 0))
         evidence = marginals_of(head).evidence(features, head, target, "float32")
