@@ -1,6 +1,6 @@
 """Attribution by exact coalitions against the surrogate procedure as the original runs it.
 
-The original (reference: Zhu, Yan, Xie, IJCV 2025) trains one Linear(49 -> channels) for an image
+The original (Zhu, Yan, Xie, IJCV 2025) trains one Linear(49 -> channels) for an image
 under the frozen head (10,000 masks, batch 100, SGD with momentum, 60 epochs) and evaluates it on
 8,000 pairs of masks for each position: 784,000 evaluations, in torch, in batches of 100. Real
 feature maps: MobileNetV2 on the ImageNet photographs that the demo's packages carry. Errors are
@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import seconds
 
-REFERENCE_DESIGNS = 8  # of 120 coalitions, 1,092 times: 1,048,320
+REFERENCE_DESIGNS = 8  # of 120 coalitions at once
 LEARNING_RATE, MOMENTUM, MASKS, BATCH, PAIRS = 0.002, 0.9, 10_000, 100, 8000
 
 
@@ -47,7 +47,7 @@ def original(features: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.n
     head = nn.Linear(c, kernel.shape[1])
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(kernel.T.copy()))
-        head.bias.copy_(torch.from_numpy(bias))
+        head.bias.copy_(torch.from_numpy(bias.copy()))
     head.requires_grad_(False)
     target = int(head(maps.mean(dim=1)).argmax())
     surrogate = nn.Linear(p, c)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import imagenet_photographs, import_torchvision, mobilenet_checkpoint
 
 from jaxood.attribution.coalitions import (
     StoppingRule,
@@ -18,6 +19,7 @@ from jaxood.attribution.designs import draw_coalitions
 from jaxood.errors import UsageError
 from jaxood.outputs import LinearHead, NormLinearHead
 from jaxood.parallel import data_mesh, shard
+from jaxood.ranking import kept_positions
 
 
 def make_problem(seed, size, channels=24, classes=10, norm=False, images=2, scale=3.0):
@@ -306,3 +308,43 @@ def test_what_is_refused():
     with pytest.raises(UsageError, match="class token"):
         require_mean_pooling("class_token")
     require_mean_pooling("mean")
+
+
+@pytest.mark.long
+def test_real_maps_against_a_million_coalitions():
+    torch = pytest.importorskip("torch")
+    from PIL import Image
+
+    networks = import_torchvision("torchvision.models")
+    transforms = import_torchvision("torchvision.transforms")
+    network = networks.mobilenet_v2().eval()
+    network.load_state_dict(torch.load(mobilenet_checkpoint(), weights_only=True))
+    prepare = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    images = [prepare(Image.open(path).convert("RGB")) for path in imagenet_photographs()[:4]]
+    with torch.no_grad():
+        features = network.features(torch.stack(images)).permute(0, 2, 3, 1).numpy()
+    linear = network.classifier[1]
+    head = LinearHead(
+        jnp.asarray(linear.weight.detach().numpy().T), jnp.asarray(linear.bias.detach().numpy())
+    )
+    rows = jax.random.bernoulli(jax.random.key(0), shape=(1024, 512, 49))  # independent draws
+    rows = jnp.concatenate([rows, ~rows], axis=1)
+    call = jax.jit(coalition_values)
+    truth = np.asarray(call(jnp.asarray(features), head, rows).values)
+    largest = np.abs(truth).max(axis=(1, 2))
+    for count, bound in ((60, 0.04), (120, 0.025), (960, 0.01)):
+        draws = [
+            call(jnp.asarray(features), head, draw_coalitions(jax.random.key(seed), count, 49))
+            for seed in range(4)
+        ]
+        error = np.array([np.abs(draw.values - truth).max(axis=(1, 2)) for draw in draws]) / largest
+        assert error.mean() < bound, (count, error)
+        kept = kept_positions(draws[0].values, 34) & kept_positions(jnp.asarray(truth), 34)
+        assert kept.sum(axis=(1, 2)).mean() > 33.5
