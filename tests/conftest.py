@@ -16,3 +16,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 def cache(tmp_path_factory):
     """One folder of trained and converted weights for all tests."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """What a file compiled takes gigabytes by the end of all of them."""
+    yield
+    jax.clear_caches()
