@@ -69,12 +69,7 @@ def load_model(
     if name is not None:
         choose("--model", name, ARCHITECTURES)
     if weights is None:
-        raise UsageError(
-            "--weights",
-            "none",
-            f"a weights file for {name or 'the model'}",
-            "Make one from a PyTorch checkpoint: jaxood convert --checkpoint FILE --output FILE",
-        )
+        raise UsageError("--weights", "none", f"a weights file for {name or 'the model'}", CONVERT)
     weights = Path(weights)
     file, info = open_weights(weights)
     if name is not None and name != info.architecture:
