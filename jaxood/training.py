@@ -12,7 +12,7 @@ from jaxood.data.digits import ID_CLASSES, digits_train_and_test
 from jaxood.models.backbone import Backbone
 
 EPOCHS = 60
-BATCH = 64
+BATCH = 32
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.1
 SEED = 0
