@@ -7,7 +7,6 @@ in-distribution images that it lets pass, and the names of the classes.
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from jaxtyping import Int
 from jaxood.detectors.contract import State
 from jaxood.detectors.methods import DETECTORS, TRANSFORMS, VIEWS, Method, parse_method
 from jaxood.errors import UsageError
+from jaxood.store import whole_file
 
 FORMAT = "jaxood detector 1"
 FIT = "Make one with: jaxood fit"
@@ -111,17 +111,14 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
         "classes": detector.classes,
         "version": version("jaxood"),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One entry: safetensors writes several in any order, and the same command must give the
-        # same file.
-        save_file(arrays, partial, {FORMAT: json.dumps(values)})
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            # One entry: safetensors writes several in any order, and the same command must give
+            # the same file.
+            save_file(arrays, partial, {FORMAT: json.dumps(values)})
     except (OSError, SafetensorError) as error:
         raise UsageError("--output", f"{path} ({error})", "a file that can be written") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_detector(path: Path) -> SavedDetector:

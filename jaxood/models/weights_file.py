@@ -6,7 +6,6 @@ that a network of any size needs the memory of its largest array only.
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxood.errors import UsageError
 from jaxood.preprocessing import Preprocessing
+from jaxood.store import whole_file
 
 CONVERT = "Make one from a PyTorch checkpoint with: jaxood convert --checkpoint FILE --output FILE"
 
@@ -72,21 +72,17 @@ def write_weights(
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of eight bytes
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for name, shape in shapes.items():
                 array = np.ascontiguousarray(value(name), "<f4")
                 if array.shape != tuple(shape):
                     raise ValueError(f"{name}: got shape {array.shape}, announced {shape}")
                 file.write(array.data)
-        partial.replace(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError("output", f"{path} ({reason})", "a file that can be written") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def open_weights(path: Path, argument: str = "--weights"):
