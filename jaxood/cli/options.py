@@ -1,6 +1,7 @@
 """Arguments that several sub-commands share, and what they become."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -116,12 +117,21 @@ def add_bank_arguments(group) -> None:
     )
 
 
+def output_folder(text: str) -> Path:
+    """A folder that is there or can be made, for argparse: known before hours are spent."""
+    path = Path(text).absolute()
+    present = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not present.is_dir() or not os.access(present, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be made: {present} is no writable folder")
+    return Path(text)
+
+
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """--output DIR."""
     parser.add_argument(
         "--output",
-        type=Path,
-        default=Path(default),
+        type=output_folder,
+        default=default,
         metavar="DIR",
         help="folder for the results; the same command goes on in it (default: %(default)s)",
     )

@@ -157,3 +157,12 @@ def test_wrong_input_is_one_line(cache, folders, tmp_path, capsys, arguments, me
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert not (tmp_path / "output").exists()
+
+
+def test_an_output_that_is_a_file_is_one_line(cache, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert evaluate(cache, output) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"{tmp_path / 'file'} is no writable folder" in line
+    assert (tmp_path / "file").read_text() == "mine"
