@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxood.attribution.heatmap import heatmap, pixel_heatmap
 from jaxood.attribution.registry import AttributionMethod
+from jaxood.compiling import jit
 from jaxood.data.images import ImageSet
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
@@ -55,13 +56,13 @@ class _Static(NamedTuple):
         return nnx.merge(self.graphdef, state), images
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit, static_argnums=0)
 def _predict(static: _Static, state, images: UInt8[Array, "n h w 3"]) -> Float[Array, "n k"]:
     model, normalised = static.prepare(state, images)
     return jax.nn.softmax(model(normalised).logits.astype(jnp.float32))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=(0, 1, 2))
 def _attribute(static: _Static, method: AttributionMethod, scale: str, state, images, target, key):
     """Each device works on its own images: no method needs those of another."""
 
@@ -113,7 +114,7 @@ def attribute(
         jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     )
     for method in methods.values():
-        jax.eval_shape(partial(_attribute, static, method, scale), state, *shapes, key)
+        jax.eval_shape(partial(_attribute.__wrapped__, static, method, scale), state, *shapes, key)
 
     def batches():
         for batch in images.batches(model.preprocessing, batch_size):

@@ -157,7 +157,12 @@ def export(
     graphdef, weights = nnx.split(model.module)
     extractors = tuple(method.extractors.items())
     forward = partial(
-        forward_and_extract, graphdef, model.preprocessing, model.dtype, extractors, weights
+        forward_and_extract.__wrapped__,
+        graphdef,
+        model.preprocessing,
+        model.dtype,
+        extractors,
+        weights,
     )
 
     def scorer(images):

@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
+from jaxood.compiling import jit
 from jaxood.data.images import ImageSet
 from jaxood.data.suites import Suite
 from jaxood.detectors.bank import draw_bank
@@ -38,7 +39,7 @@ SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled
 Progress = Callable[[int, int], None]  # images done, images in all
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jit, static_argnums=(0, 1, 2, 3))
 def forward_and_extract(
     graphdef,
     preprocessing: Preprocessing,

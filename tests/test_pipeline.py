@@ -96,11 +96,11 @@ def test_undecodable_images_are_left_out_and_named(model):
 
 
 def test_the_last_batch_does_not_compile_again(model):
-    before = pipeline.forward_and_extract._cache_size()
+    before = pipeline.forward_and_extract.compiled()._cache_size()
     extract(model, pictures(45), batch_size=24)
-    assert pipeline.forward_and_extract._cache_size() == before + 1
+    assert pipeline.forward_and_extract.compiled()._cache_size() == before + 1
     extract(model, pictures(31), batch_size=24)
-    assert pipeline.forward_and_extract._cache_size() == before + 1
+    assert pipeline.forward_and_extract.compiled()._cache_size() == before + 1
 
 
 def test_an_interrupted_pass_goes_on(model, tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxood.compiling import jit
 from jaxood.conversion.checkpoint import Checkpoint
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
@@ -145,7 +145,7 @@ def errors(ours: ModelOutputs, theirs: ModelOutputs) -> dict[str, float]:
 def run(model: nnx.Module, images: np.ndarray) -> ModelOutputs:
     """The model's outputs, compiled."""
     graphdef, state = nnx.split(model)
-    return jax.jit(lambda state, images: nnx.merge(graphdef, state)(images))(state, images)
+    return jit(lambda state, images: nnx.merge(graphdef, state)(images))(state, images)
 
 
 def parity(

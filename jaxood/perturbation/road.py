@@ -26,6 +26,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from jaxood.compiling import jit
 from jaxood.errors import UsageError, choose
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
@@ -159,7 +160,7 @@ def perturb(
     return add_noise(imputed.images, removed, settings.noise, keys), imputed
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@partial(jit, static_argnums=(0, 1, 2, 3, 4))
 def step(graphdef, preprocessing, dtype, settings, mesh, state, rows, index, previous):
     """Removes, imputes, classifies: target probability, agreement, and the imputation."""
 

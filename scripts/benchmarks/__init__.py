@@ -6,6 +6,8 @@ import platform
 import time
 from collections.abc import Callable
 
+PAUSE = 0.3
+
 
 def environment() -> dict:
     """Device and versions, so that a figure can be read later."""
@@ -32,12 +34,17 @@ def seconds(call: Callable[[], object], repeats: int = 5, warmup: int = 1) -> fl
 
 
 def seconds_in_turn(calls: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
-    """Median wall time of each of `calls`, run A B A B... so that drift hits all alike."""
+    """Median wall time of each of `calls`, run A B A B... so that drift hits all alike.
+
+    A pause goes before each: torch's threads wait for more work for 0.2 s, on a core that the
+    next call needs.
+    """
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import seconds_in_turn
+from jaxood.compiling import jit
 from jaxood.conversion.convert import convert_state_dict
 from jaxood.conversion.parity import (
     TOLERANCE,
@@ -61,7 +62,7 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
     images = np.random.default_rng(0).standard_normal((batch, side, side, 3), np.float32)
 
     graphdef, state = nnx.split(model)
-    step = jax.jit(lambda state, images: forward(nnx.merge(graphdef, state), images))
+    step = jit(lambda state, images: forward(nnx.merge(graphdef, state), images))
     found = errors(step(state, images), torch_outputs(network, features, images))
     if max(found.values()) > TOLERANCE:
         raise AssertionError(f"{name}: relative errors {found}")

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> dict:
     from flax import nnx
     from sklearn.datasets import load_sample_image
 
+    from jaxood.compiling import jit
     from jaxood.models.registry import ARCHITECTURES
     from jaxood.perturbation.imputation import impute_linear
     from jaxood.perturbation.removal import removal_order
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> dict:
     leaves = [0.02 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf in leaves]
     state = jax.tree.unflatten(tree, leaves)
     batch = jax.random.normal(key, (args.batch, size, size, 3))
-    forward = jax.jit(lambda state, batch: nnx.merge(graphdef, state)(batch).logits)
+    forward = jit(lambda state, batch: nnx.merge(graphdef, state)(batch).logits)
     part = removed[:: max(len(fractions) // args.batch, 1)][: args.batch, 0]
     same = (np.broadcast_to(image, (len(part), *image.shape)), part)
 

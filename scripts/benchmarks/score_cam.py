@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> dict:
 
     from jaxood.attribution.heatmap import unit_scale
     from jaxood.attribution.score_cam import ScoreCAM
+    from jaxood.compiling import jit
     from jaxood.conversion import convert_checkpoint
     from jaxood.conversion.parity import import_publisher
     from jaxood.data.suites import mobilenet_v2_checkpoint, photos_suite
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> dict:
     as_torch = torch.from_numpy(np.asarray(images).transpose(0, 3, 1, 2).copy())
     target = jax.jit(model.module)(images).logits.argmax(-1)
 
-    @jax.jit
+    @jit
     def attribute(state, image, target):
         method = ScoreCAM(chunk=args.chunk)
         return unit_scale(method(nnx.merge(graph, state), image, target, jax.random.key(0)))
