@@ -35,13 +35,18 @@ def forward(model: nnx.Module, images: Float[Array, "n h w 3"]) -> ModelOutputs:
     if not isinstance(model, Backbone) or step == n:
         return model(images)
 
+    devices = math.gcd(step, jax.local_device_count())
+
     def stepwise(images):
-        # The images of a step lie n / step apart, so that each device of a mesh, which holds
-        # neighbours, has as many of them in every step.
-        steps = jnp.moveaxis(images.reshape(step, -1, *images.shape[1:]), 1, 0)
-        outputs = jax.lax.map(model, steps)
-        return jax.tree.map(
-            lambda array: jnp.moveaxis(array, 0, 1).reshape(n, *array.shape[2:]), outputs
-        )
+        # Each device of a mesh holds neighbours, and has as many of its own in every step.
+        shape = images.shape[1:]
+        apart = jnp.moveaxis(images.reshape(devices, -1, step // devices, *shape), 1, 0)
+        outputs = jax.lax.map(model, apart.reshape(-1, step, *shape))
+
+        def together(array):
+            apart = array.reshape(-1, devices, step // devices, *array.shape[2:])
+            return jnp.moveaxis(apart, 1, 0).reshape(n, *array.shape[2:])
+
+        return jax.tree.map(together, outputs)
 
     return jax.lax.platform_dependent(images, cpu=stepwise, default=model)
