@@ -8,7 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 Activation = Callable[[Array], Array]
-# Groups of fewer channels are convolved together: RegNetY-400MF, of groups of 8, takes 0.89 of the time.
+# Groups of fewer channels are convolved together: RegNetY-400MF, of groups of 8, takes 0.89 of the
+# time.
 NARROW = 32
 
 
