@@ -132,6 +132,7 @@ def run(args: argparse.Namespace) -> dict:
     reference = million(feature_map, head, args.reference)
     figures: dict = {"images": n, "feature_map": list(feature_map.shape[1:]), "kept": keep}
 
+    target = jnp.argmax(head(feature_map.mean(axis=(1, 2))), axis=-1)  # known from the forward pass
     maps = np.asarray(feature_map).reshape(n, p, -1)
     kernel, bias = np.asarray(head.kernel), np.asarray(head.bias)
     taken, found = [], []
@@ -149,20 +150,21 @@ def run(args: argparse.Namespace) -> dict:
     for precision in ("float32", "bfloat16"):
         for count in args.coalitions:
             call = jax.jit(
-                lambda feature_map, head, key, count=count, precision=precision: (
+                lambda feature_map, head, key, target, count=count, precision=precision: (
                     position_values(
-                        feature_map, head, key, coalitions=count, precision=precision
+                        feature_map, head, key, "banzhaf", count, target, precision
                     ).values
                 )
             )
             draws = [
-                np.asarray(call(feature_map, head, jax.random.key(seed))).reshape(n, p)
+                np.asarray(call(feature_map, head, jax.random.key(seed), target)).reshape(n, p)
                 for seed in range(8)
             ]
             wrong = np.array([errors(draw, reference) for draw in draws])
             key = jax.random.key(0)
             taken = seconds(
-                lambda call=call, key=key: call(feature_map, head, key).block_until_ready(), 9
+                lambda call=call, key=key: call(feature_map, head, key, target).block_until_ready(),
+                25,
             )
             figures[f"{count} coalitions, {precision}"] = {
                 "milliseconds_an_image": 1e3 * taken / n,
@@ -175,11 +177,12 @@ def run(args: argparse.Namespace) -> dict:
 
     if args.surrogate_images:
         some = feature_map[: args.surrogate_images]
-        target = jnp.argmax(head(some.mean(axis=(1, 2))), axis=-1)
         call = jax.jit(lambda *inputs: surrogate_values(*inputs, settings=RESNET50))
-        call = call.lower(some, head, target, jax.random.key(0)).compile()
+        call = call.lower(some, head, target[: len(some)], jax.random.key(0)).compile()
         start = time.perf_counter()
-        values = np.asarray(call(some, head, target, jax.random.key(0))).reshape(len(some), p)
+        values = np.asarray(call(some, head, target[: len(some)], jax.random.key(0))).reshape(
+            len(some), p
+        )
         correlation = [np.corrcoef(*pair)[0, 1] for pair in zip(values, reference, strict=False)]
         figures["surrogate, batched"] = {
             "images": len(some),
