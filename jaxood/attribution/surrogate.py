@@ -7,8 +7,8 @@ over fresh masks. `coalitions` needs no such network where the head is known; th
 own procedure for comparison.
 
 All images are trained at once, on the same masks, which changes nothing for any one of them. With
-a linear head of kernel K [c, k] the weights matter only through `A = K^T [W b]` [k, p + 1]: a step
-along `dL/dW = K g z^T` moves A along `(K^T K) g z^T`, momentum included. So the network is trained
+a linear head of kernel K [c, k] the weights matter only through `A = [W b]^T K` [p + 1, k]: a step
+along `dL/dW = K g z^T` moves A along `z g^T (K^T K)`, momentum included. So the network is trained
 in A, with the k x k Gram matrix in place of two products over channels for each mask; the result
 is the same but for rounding.
 """
@@ -22,7 +22,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxood.attribution.coalitions import marginals_of, mean_differences
 from jaxood.attribution.designs import draw_coalitions
-from jaxood.attribution.linear_marginals import LinearEvidence, Precision, product
+from jaxood.attribution.linear_marginals import (
+    LARGEST_ODDS,
+    LinearEvidence,
+    Precision,
+    product,
+)
 from jaxood.outputs import Head, LinearHead
 
 VALUE_BLOCK = 500  # masks whose exact values are computed at once
@@ -36,7 +41,7 @@ class SurrogateTraining:
       masks: drawn; the first p of them are left out of training.
       halve_after: epochs after which the learning rate is halved and the momentum forgotten.
       coalitions: fresh masks that the surrogate's values are averaged over.
-      precision: of the factors in the product with the Gram matrix.
+      precision: of the factors in the gradient's products; the logits' are float32.
     """
 
     learning_rate: float = 0.002
@@ -64,47 +69,74 @@ def with_one(masks: Bool[Array, "m p"]) -> Float[Array, "m p+1"]:
     return jnp.pad(masks.astype(jnp.float32), ((0, 0), (0, 1)), constant_values=1.0)
 
 
-def project(weights: Float[Array, "c *n"], head: Head) -> Float[Array, "r *n"]:
-    """`K^T weights` for a linear head, as they are for any other."""
+def project(weights: Float[Array, "*n q c"], head: Head) -> Float[Array, "*n q r"]:
+    """`weights K` for a linear head, as they are for any other."""
     if not isinstance(head, LinearHead):
         return weights
-    return product(head.kernel, weights, (((0,), (0,)), ((), ())), "float32")
+    contracted = (((weights.ndim - 1,), (0,)), ((), ()))
+    return product(weights, head.kernel, contracted, "float32")
 
 
-def surrogate_logits(
-    weights: Float[Array, "r n p+1"], head: Head, inputs: Float[Array, "m p+1"]
-) -> Float[Array, "k n m"]:
-    """Of projected weights, for all masks."""
-    rows = product(weights, inputs, (((2,), (1,)), ((), ())), "float32")
-    if isinstance(head, LinearHead):
-        return rows + head.bias[:, None, None]
-    return jnp.moveaxis(head(jnp.moveaxis(rows, 0, -1)), -1, 0)
+def matrices(left: Float[Array, "n a b"], right: Float[Array, "n b c"], precision: Precision):
+    """A matrix product for each image."""
+    return product(left, right, (((2,), (1,)), ((0,), (0,))), precision)
 
 
-def odds_and_rest(
-    logits: Float[Array, "k n m"], target: Int[Array, " n"]
-) -> tuple[Float[Array, "n m"], Float[Array, "k n m"]]:
-    """Log-odds of the target against all others, and the softmax of the others."""
-    is_target = jnp.arange(logits.shape[0])[:, None] == target[None]
-    others = jnp.where(is_target[..., None], -jnp.inf, logits)
-    top = others.max(axis=0)
-    weights = jnp.exp(others - top[None])
-    total = weights.sum(axis=0)
-    own = jnp.take_along_axis(logits, target[None, :, None], axis=0)[0]
-    return own - top - jnp.log(total), weights / total[None]
+def surrogate_rows(
+    weights: Float[Array, "n q r"], inputs: Float[Array, "m q"]
+) -> Float[Array, "n m r"]:
+    """What the projected weights give for all masks."""
+    repeated = jnp.broadcast_to(inputs[None], (len(weights), *inputs.shape))
+    return matrices(repeated, weights, "float32")
+
+
+def logits_of(rows: Float[Array, "n m r"], head: Head) -> Float[Array, "n m k"]:
+    """The head, or what of it the projection has left."""
+    return rows + head.bias[None, None] if isinstance(head, LinearHead) else head(rows)
+
+
+def odds_of_others(
+    logits: Float[Array, "n m k"], target: Int[Array, " n"], precision: Precision = "float32"
+) -> tuple[Float[Array, "n m k"], Float[Array, "n m"]]:
+    """Odds of each class against the target, none of its own, and their sum: `1 / v - 1`."""
+    own = jnp.take_along_axis(logits, target[:, None, None], axis=2)
+    odds = jnp.exp(jnp.minimum(logits - own, LARGEST_ODDS))
+    odds = jnp.where(is_target(logits.shape[2], target), 0.0, odds).astype(precision)
+    return odds, odds.sum(axis=2, dtype=jnp.float32)
+
+
+def is_target(classes: int, target: Int[Array, " n"]) -> Bool[Array, "n 1 k"]:
+    """Where the target's class is."""
+    return (jnp.arange(classes)[None] == target[:, None])[:, None]
 
 
 def entropy_slope(
-    logits: Float[Array, "k n m"],
+    weights: Float[Array, "n q r"],
+    head: Head,
+    inputs: Float[Array, "m q"],
     target: Int[Array, " n"],
     wanted: Float[Array, "n m"],
     present: Float[Array, " m"],
-) -> Float[Array, "k n m"]:
-    """Gradient of the mean binary cross-entropy by the logits; finite where v is 0 or 1."""
-    odds, rest = odds_and_rest(logits, target)
-    error = (jax.nn.sigmoid(odds) - wanted) * (present / present.sum())[None]
-    is_target = jnp.arange(logits.shape[0])[:, None] == target[None]
-    return error[None] * (is_target[..., None].astype(jnp.float32) - rest)
+    precision: Precision,
+) -> Float[Array, "n q r"]:
+    """Gradient of the mean binary cross-entropy; finite where v is 0 or 1.
+
+    By `A` it would be, for a linear head: it is left unmultiplied by the Gram matrix.
+    """
+    rows = surrogate_rows(weights, inputs)
+    logits, pull_back = jax.vjp(lambda rows: logits_of(rows, head), rows)
+    odds, total = odds_of_others(logits, target, precision)
+    error = (1.0 / (1.0 + total) - wanted) * (present / present.sum())[None]
+    share = -error / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
+    if not isinstance(head, LinearHead):
+        slope = jnp.where(is_target(logits.shape[2], target), error[..., None], 0.0)
+        slope = slope + share[..., None] * odds.astype(jnp.float32)
+        repeated = jnp.broadcast_to(inputs.T[None], (len(weights), *inputs.T.shape))
+        return matrices(repeated, *pull_back(slope), "float32")
+    # Each mask's factor goes to the masks' side, so that the odds are written and read once.
+    slope = matrices(share[:, None] * inputs.T[None], odds, precision)
+    own = jnp.matmul(error, inputs, precision="highest")
+    return jnp.where(is_target(logits.shape[2], target), own[..., None], slope)
 
 
 def train(
@@ -115,7 +147,7 @@ def train(
     target: Int[Array, " n"],
     order: Int[Array, "e m"],
     settings: SurrogateTraining,
-) -> Float[Array, "r n p+1"]:
+) -> Float[Array, "n p+1 r"]:
     """Trains the surrogates of a batch of images.
 
     Args:
@@ -123,7 +155,7 @@ def train(
       order: in which each epoch takes the masks.
 
     Returns:
-      projected weights: `K^T [W b]` for a linear head, `[W b]` for any other.
+      projected weights: `[W b]^T K` for a linear head, `[W b]^T` for any other.
     """
     n, m = wanted.shape
     batches = -(-m // settings.batch)
@@ -132,19 +164,18 @@ def train(
     present = jnp.pad(jnp.ones(m), (0, padding)).reshape(batches, settings.batch)
     inputs = with_one(masks)
     momentum = optax.trace(settings.momentum)
-    weights = project(initial, head)
-    weights = jnp.broadcast_to(weights[:, None], (weights.shape[0], n, weights.shape[1]))
-    gram = project(head.kernel, head) if isinstance(head, LinearHead) else None
+    weights = project(initial.T, head)
+    weights = jnp.broadcast_to(weights[None], (n, *weights.shape))
+    gram = project(head.kernel.T, head) if isinstance(head, LinearHead) else None
 
     def step(carry, batch):
         weights, velocity, rate = carry
         chosen, present = batch
-        logits, pull_back = jax.vjp(
-            lambda weights: surrogate_logits(weights, head, inputs[chosen]), weights
+        slope = entropy_slope(
+            weights, head, inputs[chosen], target, wanted[:, chosen], present, settings.precision
         )
-        (slope,) = pull_back(entropy_slope(logits, target, wanted[:, chosen], present))
         if gram is not None:
-            slope = product(gram, slope, (((1,), (0,)), ((), ())), settings.precision)
+            slope = product(slope, gram, (((2,), (0,)), ((), ())), settings.precision)
         slope, velocity = momentum.update(slope, velocity)
         return (weights - rate * slope, velocity, rate), None
 
@@ -170,12 +201,11 @@ def exact_values(
     target: Int[Array, " n"],
 ) -> Float[Array, "n m"]:
     """`v(z)` of each mask: the map itself, with no bias, in place of trained weights."""
-    p = features.shape[1]
-    weights = project(jnp.transpose(features / p, (2, 0, 1)), head)
+    weights = project(features / features.shape[1], head)
 
     def one_mask(mask):
-        logits = surrogate_logits(weights, head, mask[None])
-        return jax.nn.sigmoid(odds_and_rest(logits, target)[0][:, 0])
+        _, total = odds_of_others(logits_of(surrogate_rows(weights, mask[None]), head), target)
+        return 1.0 / (1.0 + total[:, 0])
 
     return jax.lax.map(one_mask, masks.astype(jnp.float32), batch_size=VALUE_BLOCK).T
 
@@ -203,22 +233,20 @@ def surrogate_values(
 
 
 def banzhaf_of_surrogate(
-    weights: Float[Array, "r n p+1"],
+    weights: Float[Array, "n p+1 r"],
     head: Head,
     target: Int[Array, " n"],
     coalitions: Bool[Array, "d m p"],
 ) -> Float[Array, "n p"]:
     """The bias is one more position, which every coalition has."""
-    _, n, positions = weights.shape
+    n, positions, _ = weights.shape
     if isinstance(head, LinearHead):
-        change = jnp.transpose(weights, (1, 2, 0))
-        own = jnp.take_along_axis(change, target[:, None, None], axis=2)
-        change = change - own
+        own = jnp.take_along_axis(weights, target[:, None, None], axis=2)
+        change = weights - own
         empty = change[:, -1] + head.bias[None] - head.bias[target][:, None]
         evidence = LinearEvidence(change[:, :-1], empty, own[:, :-1, 0])
     else:
-        features = positions * jnp.transpose(weights, (1, 2, 0))
-        evidence = marginals_of(head).evidence(features, head, target, "float32")
+        evidence = marginals_of(head).evidence(positions * weights, head, target, "float32")
         coalitions = jnp.pad(coalitions, ((0, 0), (0, 0), (0, 1)), constant_values=True)
 
     def differences(included):

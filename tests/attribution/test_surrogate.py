@@ -112,10 +112,8 @@ def test_training_and_values_equal_the_original_procedure(norm):
         )
         moved = np.abs(expected - np.asarray(initial)).max()
         assert moved > 0.05  # else the training would not be tested
-        projected = np.asarray(project(jnp.asarray(expected, jnp.float32), head))
-        np.testing.assert_allclose(
-            weights[:, image], projected, atol=1e-4 * np.abs(projected).max()
-        )
+        projected = np.asarray(project(jnp.asarray(expected.T, jnp.float32), head))
+        np.testing.assert_allclose(weights[image], projected, atol=1e-4 * np.abs(projected).max())
 
         def value(masks, network=network, image=image):
             with torch.no_grad():
