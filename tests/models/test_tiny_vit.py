@@ -1,13 +1,17 @@
 """TinyViT against timm's, at three depths: whole windows, and windows over the border."""
 
 from functools import partial
+from itertools import product
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from references import import_timm
 from torch_networks import noise, randomise
 
+from jaxood.attribution.coalitions import coalition_values
+from jaxood.attribution.designs import draw_coalitions
 from jaxood.conversion import convert_state_dict
 from jaxood.conversion.parity import errors, run, torch_outputs
 from jaxood.models import tiny_vit
@@ -53,6 +57,39 @@ def test_the_norm_after_pooling_is_the_heads(small):
     _, model = small
     assert isinstance(model.head, NormLinearHead)
     assert model.head.epsilon == 1e-5
+
+
+@pytest.mark.parametrize("side", [96, 224])  # maps of 3 x 3, all coalitions, and of 7 x 7
+def test_attribution_equals_timms_head_evaluated_on_every_change(small, side):
+    torch = pytest.importorskip("torch")
+    network, model = small
+    outputs = run(model, noise(2, side))
+    positions = (side // 32) ** 2
+    if positions == 9:
+        rows = jnp.asarray(list(product((False, True), repeat=9)))
+    else:
+        rows = draw_coalitions(jax.random.key(0), 24, positions)[0]
+    values = coalition_values(outputs.feature_map, model.head, rows[None]).values
+
+    norm, linear = network.head.norm, network.head.fc
+    shape, weights = (linear.in_features,), (norm.weight.double(), norm.bias.double())
+    features = torch.tensor(np.asarray(outputs.feature_map)).double().reshape(2, positions, -1)
+    for image, target in enumerate(np.asarray(outputs.logits).argmax(axis=1)):
+
+        def value(rows, image=image, target=int(target)):
+            pooled = torch.tensor(np.asarray(rows)).double() @ features[image] / positions
+            normed = torch.nn.functional.layer_norm(pooled, shape, *weights, norm.eps)
+            logits = normed @ linear.weight.double().T + linear.bias.double()
+            return torch.softmax(logits, dim=1)[:, target].detach().numpy()
+
+        expected = [
+            (value(rows.at[:, i].set(True)) - value(rows.at[:, i].set(False))).mean()
+            for i in range(positions)
+        ]
+        assert np.ptp(expected) > 1e-3  # else nothing would be attributed
+        np.testing.assert_allclose(
+            np.ravel(values[image]), expected, atol=2e-5 * np.abs(expected).max()
+        )
 
 
 def test_bias_entries_by_hand():
