@@ -19,6 +19,7 @@ from jaxood.attribution.heatmap import heatmap, pixel_heatmap
 from jaxood.attribution.registry import AttributionMethod
 from jaxood.compiling import jit
 from jaxood.data.images import ImageSet
+from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.preprocessing import Preprocessing
@@ -59,7 +60,7 @@ class _Static(NamedTuple):
 @partial(jit, static_argnums=0)
 def _predict(static: _Static, state, images: UInt8[Array, "n h w 3"]) -> Float[Array, "n k"]:
     model, normalised = static.prepare(state, images)
-    return jax.nn.softmax(model(normalised).logits.astype(jnp.float32))
+    return jax.nn.softmax(forward(model, normalised).logits.astype(jnp.float32))
 
 
 @partial(jit, static_argnums=(0, 1, 2))

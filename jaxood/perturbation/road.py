@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from jaxood.compiling import jit
 from jaxood.errors import UsageError, choose
+from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.perturbation.imputation import IMPUTATIONS, add_noise
@@ -169,7 +170,8 @@ def step(graphdef, preprocessing, dtype, settings, mesh, state, rows, index, pre
         if settings.before_normalisation:
             mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
             images = (images - mean[None, None, None]) / std[None, None, None]
-        logits = nnx.merge(graphdef, state)(images.astype(dtype)).logits.astype(jnp.float32)
+        logits = forward(nnx.merge(graphdef, state), images.astype(dtype)).logits
+        logits = logits.astype(jnp.float32)
         probability = jnp.take_along_axis(jax.nn.softmax(logits), rows.target[:, None], 1)[:, 0]
         return probability, logits.argmax(axis=1) == rows.target, imputed
 
