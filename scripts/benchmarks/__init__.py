@@ -15,6 +15,7 @@ def environment() -> dict:
 
     return {
         "device": jax.devices()[0].device_kind,
+        "devices": jax.local_device_count(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "jax": importlib.metadata.version("jax"),

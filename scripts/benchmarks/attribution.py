@@ -5,6 +5,9 @@ under the frozen head (10,000 masks, batch 100, SGD with momentum, 60 epochs) an
 8,000 pairs of masks for each position: 784,000 evaluations, in torch, in batches of 100. Real
 feature maps: MobileNetV2 on the ImageNet photographs that the demo's packages carry. Errors are
 largest errors as a share of the largest value of an image, against a million coalitions.
+
+Images are spread over all devices, as every command does it. On a CPU each core may be one
+(JAX_NUM_CPU_DEVICES=2): they then wait for each other once a call, not once an operation.
 """
 
 import argparse
@@ -122,12 +125,17 @@ def overlap(values: np.ndarray, reference: np.ndarray, keep: int) -> float:
 def run(args: argparse.Namespace) -> dict:
     import jax
     import jax.numpy as jnp
+    from jax.sharding import PartitionSpec as P
 
     from jaxood.attribution.coalitions import position_values
     from jaxood.attribution.surrogate import RESNET50, surrogate_values
+    from jaxood.parallel import data_mesh, replicate, shard
 
+    mesh = data_mesh()
     feature_map, head = feature_maps(args.weights, args.images, args.count)
-    n, h, w, _ = feature_map.shape
+    n = len(feature_map) // mesh.size * mesh.size
+    feature_map, head = shard(feature_map[:n], mesh), replicate(head, mesh)
+    _, h, w, _ = feature_map.shape
     p, keep = h * w, round(34 / 49 * h * w)
     reference = million(feature_map, head, args.reference)
     figures: dict = {"images": n, "feature_map": list(feature_map.shape[1:]), "kept": keep}
@@ -161,10 +169,10 @@ def run(args: argparse.Namespace) -> dict:
                 for seed in range(8)
             ]
             wrong = np.array([errors(draw, reference) for draw in draws])
-            key = jax.random.key(0)
+            key = replicate(jax.random.key(0), mesh)
             taken = seconds(
                 lambda call=call, key=key: call(feature_map, head, key, target).block_until_ready(),
-                25,
+                200,
             )
             figures[f"{count} coalitions, {precision}"] = {
                 "milliseconds_an_image": 1e3 * taken / n,
@@ -176,13 +184,19 @@ def run(args: argparse.Namespace) -> dict:
             }
 
     if args.surrogate_images:
-        some = feature_map[: args.surrogate_images]
-        call = jax.jit(lambda *inputs: surrogate_values(*inputs, settings=RESNET50))
-        call = call.lower(some, head, target[: len(some)], jax.random.key(0)).compile()
-        start = time.perf_counter()
-        values = np.asarray(call(some, head, target[: len(some)], jax.random.key(0))).reshape(
-            len(some), p
+        some = shard(feature_map[: args.surrogate_images], mesh)
+        classes = shard(target[: len(some)], mesh)
+        call = jax.shard_map(
+            lambda *inputs: surrogate_values(*inputs, settings=RESNET50),
+            mesh=mesh,
+            in_specs=(P("data"), P(), P("data"), P()),
+            out_specs=P("data"),
+            check_vma=False,
         )
+        inputs = some, head, classes, replicate(jax.random.key(0), mesh)
+        call = jax.jit(call).lower(*inputs).compile()
+        start = time.perf_counter()
+        values = np.asarray(call(*inputs)).reshape(len(some), p)
         correlation = [np.corrcoef(*pair)[0, 1] for pair in zip(values, reference, strict=False)]
         figures["surrogate, batched"] = {
             "images": len(some),
