@@ -120,7 +120,7 @@ def attribution_methods(names: list[str], **parameters: object) -> Mapping[str, 
     Raises:
       UsageError: for an unknown name, or a parameter that none of the methods has.
     """
-    methods = {name: ATTRIBUTIONS[choose("methods", name, ATTRIBUTIONS)] for name in names}
+    methods = {name: ATTRIBUTIONS[choose("--methods", name, ATTRIBUTIONS)] for name in names}
     chosen = {name: value for name, value in parameters.items() if value is not None}
     fields = {
         name: {field.name for field in dataclasses.fields(method)}
