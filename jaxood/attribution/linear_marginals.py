@@ -46,6 +46,15 @@ def product(left: Array, right: Array, axes, precision: Precision) -> Array:
     )
 
 
+def matrices(
+    left: Float[Array, "*n a b"], right: Float[Array, "n b c"], precision: Precision
+) -> Float[Array, "n a c"]:
+    """A matrix product for each image; `left` may be the same for all."""
+    # Repeated: a batched product needs no transposed copies.
+    left = jnp.broadcast_to(left, (len(right), *left.shape[-2:]))
+    return product(left, right, (((2,), (1,)), ((0,), (0,))), precision)
+
+
 def evidence(
     features: Float[Array, "n p c"],
     head: LinearHead,
@@ -71,9 +80,7 @@ def differences(
 ) -> Float[Array, "n m p"]:
     """`v(S with i) - v(S without i)`."""
     change, empty, own = evidence
-    # The same coalitions for each image: a batched product needs no transposed copies.
-    repeated = jnp.broadcast_to(included[None], (change.shape[0], *included.shape))
-    logits = product(repeated, change, (((2,), (1,)), ((0,), (0,))), precision) + empty[:, None]
+    logits = matrices(included, change, precision) + empty[:, None]
     top = logits.max(axis=-1, keepdims=True) if energy else 0.0
     weights = jnp.exp(jnp.minimum(logits - top, LARGEST_ODDS))
     total = weights.sum(axis=-1, keepdims=True)

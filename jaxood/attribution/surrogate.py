@@ -26,6 +26,7 @@ from jaxood.attribution.linear_marginals import (
     LARGEST_ODDS,
     LinearEvidence,
     Precision,
+    matrices,
     product,
 )
 from jaxood.outputs import Head, LinearHead
@@ -77,19 +78,6 @@ def project(weights: Float[Array, "*n q c"], head: Head) -> Float[Array, "*n q r
     return product(weights, head.kernel, contracted, "float32")
 
 
-def matrices(left: Float[Array, "n a b"], right: Float[Array, "n b c"], precision: Precision):
-    """A matrix product for each image."""
-    return product(left, right, (((2,), (1,)), ((0,), (0,))), precision)
-
-
-def surrogate_rows(
-    weights: Float[Array, "n q r"], inputs: Float[Array, "m q"]
-) -> Float[Array, "n m r"]:
-    """What the projected weights give for all masks."""
-    repeated = jnp.broadcast_to(inputs[None], (len(weights), *inputs.shape))
-    return matrices(repeated, weights, "float32")
-
-
 def logits_of(rows: Float[Array, "n m r"], head: Head) -> Float[Array, "n m k"]:
     """The head, or what of it the projection has left."""
     return rows + head.bias[None, None] if isinstance(head, LinearHead) else head(rows)
@@ -123,7 +111,7 @@ def entropy_slope(
 
     By `A` it would be, for a linear head: it is left unmultiplied by the Gram matrix.
     """
-    rows = surrogate_rows(weights, inputs)
+    rows = matrices(inputs, weights, "float32")
     logits, pull_back = jax.vjp(lambda rows: logits_of(rows, head), rows)
     odds, total = odds_of_others(logits, target, precision)
     error = (1.0 / (1.0 + total) - wanted) * (present / present.sum())[None]
@@ -131,8 +119,7 @@ def entropy_slope(
     if not isinstance(head, LinearHead):
         slope = jnp.where(is_target(logits.shape[2], target), error[..., None], 0.0)
         slope = slope + share[..., None] * odds.astype(jnp.float32)
-        repeated = jnp.broadcast_to(inputs.T[None], (len(weights), *inputs.T.shape))
-        return matrices(repeated, *pull_back(slope), "float32")
+        return matrices(inputs.T, *pull_back(slope), "float32")
     # Each mask's factor goes to the masks' side, so that the odds are written and read once.
     slope = matrices(share[:, None] * inputs.T[None], odds, precision)
     own = jnp.matmul(error, inputs, precision="highest")
@@ -204,7 +191,8 @@ def exact_values(
     weights = project(features / features.shape[1], head)
 
     def one_mask(mask):
-        _, total = odds_of_others(logits_of(surrogate_rows(weights, mask[None]), head), target)
+        rows = matrices(mask[None], weights, "float32")
+        _, total = odds_of_others(logits_of(rows, head), target)
         return 1.0 / (1.0 + total[:, 0])
 
     return jax.lax.map(one_mask, masks.astype(jnp.float32), batch_size=VALUE_BLOCK).T
