@@ -198,6 +198,8 @@ def test_seven_by_seven_against_float64(norm, scale, tolerance, target):
         [direct(features[0], head, mask, wanted) for mask in np.asarray(coalitions[0])], axis=0
     )
     error = np.abs(np.ravel(result.values[0]) - expected).max()
+    if norm:  # its logits are computed anew for every change, whatever the size
+        tolerance = 2e-5
     assert error < tolerance * np.abs(expected).max(), error / np.abs(expected).max()
 
 
