@@ -5,11 +5,25 @@ from collections.abc import Iterable
 
 
 class UsageError(ValueError):
-    """Wrong input from the user: shown as one line, without a traceback, exit code 2."""
+    """Wrong input from the user: one line; on the command line no traceback, and exit code 2.
+
+    Attributes:
+      argument: the parameter that is wrong, as the function called names it.
+    """
 
     def __init__(self, argument: str, got: object, wanted: str, remedy: str = ""):
-        line = f"{argument}: got {got}, wanted {wanted}"
-        super().__init__(f"{line}. {remedy}" if remedy else line)
+        self.argument, self.got, self.wanted, self.remedy = argument, got, wanted, remedy
+        super().__init__(argument, got, wanted, remedy)
+
+    def __str__(self) -> str:
+        line = f"{self.argument}: got {self.got}, wanted {self.wanted}"
+        return f"{line}. {self.remedy}" if self.remedy else line
+
+
+def require(holds: bool, argument: str, got: object, wanted: str, remedy: str = "") -> None:
+    """Raises UsageError unless `holds`."""
+    if not holds:
+        raise UsageError(argument, got, wanted, remedy)
 
 
 def choose(argument: str, name: str, known: Iterable[str]) -> str:

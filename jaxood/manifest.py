@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxood.data.images import ImageSet, printable
 from jaxood.models.registry import LoadedModel
-from jaxood.store import write_atomically
+from jaxood.store import write_whole
 
 PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
 
@@ -44,7 +44,7 @@ def manifest(
 
 def write_json(path: Path, values: object) -> None:
     """Indented, whole or not at all."""
-    write_atomically(path, (json.dumps(plain(values), indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(plain(values), indent=2) + "\n").encode())
 
 
 def plain(value: object) -> object:

@@ -64,7 +64,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Writes a file, whole or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
@@ -105,7 +105,7 @@ class FeatureStore:
         arrays |= {f"extras/{name}": value for name, value in chunk.extras.items()}
         arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         metadata = {"end": str(end), "skipped": json.dumps(chunk.skipped)}
-        write_atomically(self._path(first), save(arrays, metadata))
+        write_whole(self._path(first), save(arrays, metadata))
 
     def _path(self, first: int) -> Path:
         return self.folder / f"{first:09d}.safetensors"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxood.cache import cache_dir
+from jaxood.files import cache_dir
 from jaxood.cli.options import (
     add_bank_arguments,
     add_model_arguments,

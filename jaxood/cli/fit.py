@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxood.detectors.methods import parse_methods
     from jaxood.detectors.parameters import parse_settings
     from jaxood.detectors.saved import save_detector
-    from jaxood.store import write_atomically
+    from jaxood.store import write_whole
 
     (method,) = parse_methods([args.method], parse_settings(args.set))
     suite = _suite(args)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     )
     print(f"written to {args.output}")
     if args.export:
-        write_atomically(args.export, export(model, detector, args.batch_size))
+        write_whole(args.export, export(model, detector, args.batch_size))
         print(f"written to {args.export}: takes {args.batch_size} images at once")
 
 

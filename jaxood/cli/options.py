@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxood.cache import cache_dir
+from jaxood.files import cache_dir
 from jaxood.data.images import ImageFiles
 from jaxood.models.registry import LoadedModel
 

@@ -266,7 +266,7 @@ def read_maps(
 
 def _fingerprints(args, model, settings, methods, given, target, wanted) -> dict[str, str]:
     """By method: changes with anything that its curves depend on."""
-    from jaxood.store import fingerprint
+    from jaxood.files import fingerprint
 
     def digest(name: str) -> object:
         if name in given:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jaxood.data.images import ImageSet
 from jaxood.evaluation.metrics import Metrics
 from jaxood.manifest import write_json
-from jaxood.store import Features, write_atomically
+from jaxood.store import Features, write_whole
 
 MEAN = "mean"
 
@@ -80,7 +80,7 @@ def write_metrics(folder: Path, results: Sequence[MethodResult], convention: str
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(folder / "metrics.csv", text.getvalue().encode())
+    write_whole(folder / "metrics.csv", text.getvalue().encode())
     write_json(folder / "metrics.json", rows)
 
 
@@ -88,7 +88,7 @@ def write_scores(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """scores.npz; equal arrays give equal bytes."""
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
-    write_atomically(folder / "scores.npz", content.getvalue())
+    write_whole(folder / "scores.npz", content.getvalue())
 
 
 def accuracy(images: ImageSet, features: Features) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxood.manifest import write_json
 from jaxood.perturbation.road import ORDERS, Curves, RoadSettings, area, mean_interval
-from jaxood.store import write_atomically
+from jaxood.store import write_whole
 
 RANDOM = "random"
 AREAS = (*ORDERS, "combined")
@@ -26,7 +26,7 @@ def load_curves(path: Path, fingerprints: Mapping[str, str]) -> list[Curves]:
         return []
     lines = path.read_bytes().split(b"\n")
     if lines[-1]:
-        write_atomically(path, b"".join(line + b"\n" for line in lines[:-1]))
+        write_whole(path, b"".join(line + b"\n" for line in lines[:-1]))
     found = []
     for line in filter(None, lines[:-1]):
         values = json.loads(line)
@@ -141,4 +141,4 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode())
