@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxood.errors import UsageError, choose
 from jaxood.heads import Head
 from jaxood.outputs import ModelOutputs
-from jaxood.spelling import label
+from jaxood.spelling import label, spelled_out
 
 Pooling = Literal["mean", "class token", "other"]
 
@@ -182,6 +182,9 @@ class Extractor(ABC):
         """What its array is called among the extras: its name, and parameters changed."""
         return label(self)
 
+    def __str__(self) -> str:
+        return spelled_out(self)
+
     @property
     def stages(self) -> tuple[str | None, ...]:
         """Layers of a model with named stages that are read; None: the model's own choice."""
@@ -191,7 +194,9 @@ class Extractor(ABC):
         """All that its result depends on beside model, images and seed."""
         values = (getattr(self, one.name) for one in fields(self))  # type: ignore[arg-type]
         shown = [v.identity() if isinstance(v, Extractor) else repr(v) for v in values]
-        return f"{type(self).__module__}.{type(self).__qualname__}({', '.join(shown)}) {self.version}"
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}({', '.join(shown)}) {self.version}"
+        )
 
 
 class Attribution(Extractor):

@@ -55,13 +55,14 @@ def spelled(name: str, values: Mapping[str, object]) -> str:
 
 
 def read(text: str, argument: str = "method") -> tuple[str, dict[str, str]]:
-    """`knn[k=50]` -> "knn", {"k": "50"}.
+    """`knn[k=50]` -> "knn", {"k": "50"}; a value may be a part itself: `sfp[by=score-cam[chunk=4]]`.
 
     Raises:
       UsageError: for other text; `argument` is what it calls it.
     """
-    match = re.fullmatch(r"\s*([^\[\]\s]+)\s*(?:\[([^\[\]]*)\])?\s*", text)
-    assignments = (match[2] or "").split(",") if match and match[2] else []
+    inner = r"(?:[^\[\]]|\[[^\[\]]*\])*"
+    match = re.fullmatch(rf"\s*([^\[\]\s]+)\s*(?:\[({inner})\])?\s*", text)
+    assignments = re.split(r",(?![^\[]*\])", match[2]) if match and match[2] else []
     if not match or any("=" not in one for one in assignments):
         wanted = "NAME or NAME[PARAMETER=VALUE,...]"
         raise UsageError(argument, repr(text), wanted, "Parts are joined by '+': react+knn[k=50]")
@@ -100,6 +101,10 @@ def convert(argument: str, value: object, kind: Any) -> object:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         options = [one for one in typing.get_args(kind) if one is not type(None)]
+        if dataclasses.is_dataclass(value):
+            if not any(isinstance(one, type) and isinstance(value, one) for one in options):
+                raise UsageError(argument, repr(value), " or ".join(map(str, options)))
+            return value
         if len(options) < len(typing.get_args(kind)):
             if value is None or str(value).lower() == "none":
                 return None

@@ -10,43 +10,41 @@ Memory: `chunk` maps of the layer at a time, and what lies after it, whatever th
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from jaxood.attribution.gradient_cam import divide, weighted_map
-from jaxood.attribution.split import split, target_logits
+from jaxood.attribution.gradients import activation_map, target_logits
+from jaxood.context import Attribution, Context
 
 
 @dataclass(frozen=True)
-class AblationCAM:
+class AblationCAM(Attribution):
     """Attributes:
     layer: None for the model's own choice.
     chunk: maps with a channel removed that go forward together.
     """
 
+    name: ClassVar[str] = "ablationcam"
+    paper: ClassVar[str] = "Desai & Ramaswamy, WACV 2020"
+    needs_layer: ClassVar[bool] = True
+
     layer: str | None = None
     chunk: int = 128
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        parts = split(model, images, self.layer)
-        activation = parts.activation
+    def __call__(self, context: Context) -> Float[Array, "n h2 w2"]:
+        split, target = context.at(self.layer), context.target
+        activation = split.activation
         n, c = activation.shape[0], activation.shape[-1]
 
-        def without(index):
+        def without(index: Int[Array, ""]) -> Float[Array, ""]:
             image, channel = index // c, index % c
             ablated = activation[image].at[..., channel].set(0)
-            return target_logits(parts.tail(ablated[None]), target[image][None])[0]
+            return target_logits(split.tail(ablated[None]), target[image][None])[0]
 
         scores = jax.lax.map(without, jnp.arange(n * c), batch_size=self.chunk).reshape(n, c)
-        full = target_logits(parts.tail(activation), target)[:, None]
-        a = parts.spatial(activation).astype(jnp.float32)
-        return weighted_map(a, divide(full - scores, full)[:, None, None])
+        full = target_logits(split.tail(activation), target)[:, None]
+        return weighted_map(activation_map(split), divide(full - scores, full)[:, None, None])

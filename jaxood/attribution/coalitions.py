@@ -13,22 +13,30 @@ probabilities spread evenly over (0, 1) give the Shapley value, since
 Which coalitions: `designs`.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from types import ModuleType
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxood.attribution import linear_marginals, norm_marginals
-from jaxood.attribution.designs import draw_coalitions
+from jaxood.attribution.designs import Value, draw_coalitions
 from jaxood.attribution.linear_marginals import Precision
+from jaxood.context import Attribution, Context
 from jaxood.errors import UsageError
-from jaxood.outputs import Head, LinearHead
+from jaxood.heads import Head, LinearHead, NormLinearHead
+from jaxood.outputs import AnyArray
 from jaxood.ranking import kept_positions
 
-Target = Int[Array, " n"] | Literal["energy"] | None
+Target = Int[AnyArray, " n"] | Literal["energy"] | None
+EXACT_FORMS: dict[type, ModuleType] = {
+    LinearHead: linear_marginals,
+    NormLinearHead: norm_marginals,
+}
 AUTO_COALITIONS = 2048  # at most, when the number is found by a stopping rule
 
 
@@ -109,9 +117,20 @@ def coalition_values(
     return CoalitionValues(values.reshape(n, h, w), error.reshape(n, h, w), count)
 
 
-def marginals_of(head: Head):
-    """The module that knows the exact form for this head."""
-    return linear_marginals if isinstance(head, LinearHead) else norm_marginals
+def marginals_of(head: Head) -> ModuleType:
+    """The module that knows the exact form for this head.
+
+    Raises:
+      UsageError: for a head whose exact form is not known.
+    """
+    if type(head) not in EXACT_FORMS:  # a class derived from one of these may compute otherwise
+        raise UsageError(
+            "head",
+            type(head).__name__,
+            " or ".join(kind.__name__ for kind in EXACT_FORMS),
+            "What a coalition of positions is worth is not known there; take a CAM",
+        )
+    return EXACT_FORMS[type(head)]
 
 
 def mean_differences(
@@ -190,26 +209,11 @@ def _mean_and_error(progress: _Progress) -> tuple[Float[Array, "n p"], Float[Arr
     return values, jnp.sqrt(ratio[:, None] * of_pairs / designs)
 
 
-def require_mean_pooling(pooling: str, argument: str = "--method") -> None:
-    """Refuses models whose pooled features are no mean over positions.
-
-    Raises:
-      UsageError: when `pooling` (of a `Backbone`) is not "mean".
-    """
-    if pooling != "mean":
-        raise UsageError(
-            argument,
-            "coalitions of positions for a model that classifies its class token",
-            "a model that pools by the mean over positions",
-            "The class token is no sum over positions; take a method without sfp, or a CAM.",
-        )
-
-
 def position_values(
-    feature_map: Float[Array, "n h w c"],
+    feature_map: Float[AnyArray, "n h w c"],
     head: Head,
     key: PRNGKeyArray,
-    value: Literal["banzhaf", "shapley"] = "banzhaf",
+    value: Value = "banzhaf",
     coalitions: int | Literal["auto"] = 240,
     target: Target = None,
     precision: Precision = "float32",
@@ -219,8 +223,66 @@ def position_values(
     Args:
       coalitions: about how many; "auto", as many as `StoppingRule` asks for.
     """
-    auto = coalitions == "auto"
     positions = feature_map.shape[1] * feature_map.shape[2]
-    drawn = draw_coalitions(key, AUTO_COALITIONS if auto else coalitions, positions, value)
-    stop = StoppingRule() if auto else None
+    count, stop = coalitions, None
+    if count == "auto":
+        count, stop = AUTO_COALITIONS, StoppingRule()
+    drawn = draw_coalitions(key, count, positions, value)
     return coalition_values(feature_map, head, drawn, target, precision, stop)
+
+
+@dataclass(frozen=True)
+class CoalitionValue(Attribution):
+    """A value of the feature map's positions over their coalitions.
+
+    Attributes:
+      coalitions: about how many; "auto": until the positions to keep no longer change.
+      explain: what a coalition is worth: the target's probability, or the energy, which asks for
+        no target.
+      precision: of the factors in matrix products.
+    """
+
+    paper: ClassVar[str] = "Zhu, Yan, Xie: SOFA, IJCV 2025"
+    random: ClassVar[bool] = True
+
+    coalitions: int | Literal["auto"] = 240
+    explain: Literal["probability", "energy"] = "probability"
+    precision: Precision = "float32"
+
+    def __post_init__(self):
+        if self.coalitions != "auto" and self.coalitions < 2:
+            raise UsageError(f"{self.name}.coalitions", self.coalitions, "at least 2, or auto")
+
+    @property
+    @abstractmethod
+    def value(self) -> Value:
+        """How coalitions are weighted."""
+
+    def __call__(self, context: Context) -> Float[Array, "n h w"]:
+        context.require_mean_pooling(self.name)
+        target: Target = "energy" if self.explain == "energy" else context.target
+        return position_values(
+            context.feature_map,
+            context.head,
+            context.key,
+            self.value,
+            self.coalitions,
+            target,
+            self.precision,
+        ).values
+
+
+@dataclass(frozen=True)
+class Banzhaf(CoalitionValue):
+    """Mean over all coalitions: what the original code's sampling estimates (as Shapley)."""
+
+    name: ClassVar[str] = "banzhaf"
+    value: ClassVar[Value] = "banzhaf"
+
+
+@dataclass(frozen=True)
+class Shapley(CoalitionValue):
+    """Mean over the orders in which positions may come; adds up to `v(all) - v(none)`."""
+
+    name: ClassVar[str] = "shapley"
+    value: ClassVar[Value] = "shapley"

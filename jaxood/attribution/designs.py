@@ -16,7 +16,7 @@ the largest value, against independent complementary pairs: Banzhaf 1.7 % (60 ro
 against 3.4 % (64), 0.8 % (120) against 2.0 % (128); Shapley 1.4 % against 3.1 % (120).
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from jaxood.errors import UsageError, choose
 
-VALUES = ("banzhaf", "shapley")
+Value = Literal["banzhaf", "shapley"]
 SHIFTED_ROWS = 8  # in a group that shares one order of the positions
 
 
@@ -33,7 +33,7 @@ def draw_coalitions(
     key: PRNGKeyArray,
     count: int,
     positions: int,
-    value: Literal["banzhaf", "shapley"] = "banzhaf",
+    value: Value = "banzhaf",
 ) -> Bool[Array, "d m p"]:
     """Draws about `count` coalitions of `positions`, as d independent designs of m rows each.
 
@@ -43,7 +43,7 @@ def draw_coalitions(
     Raises:
       UsageError: for fewer than two coalitions, or an unknown value.
     """
-    choose("value", value, VALUES)
+    choose("value", value, get_args(Value))
     if count < 2:
         raise UsageError("coalitions", count, "at least 2")
     order = _hadamard_order(positions)

@@ -9,12 +9,13 @@ negative values are kept.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from jaxood.attribution.split import split
+from jaxood.attribution.gradients import activation_map
+from jaxood.context import Attribution, Context
 
 
 def principal_map(a: Float[Array, "n h w c"]) -> Float[Array, "n h w"]:
@@ -34,17 +35,14 @@ def principal_map(a: Float[Array, "n h w c"]) -> Float[Array, "n h w"]:
 
 
 @dataclass(frozen=True)
-class EigenCAM:
+class EigenCAM(Attribution):
     """The layer's first principal component (layer None: the model's own choice)."""
+
+    name: ClassVar[str] = "eigencam"
+    paper: ClassVar[str] = "Muhammad & Yeasin, IJCNN 2020"
+    needs_layer: ClassVar[bool] = True
 
     layer: str | None = None
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        parts = split(model, images, self.layer)
-        return principal_map(parts.spatial(parts.activation).astype(jnp.float32))
+    def __call__(self, context: Context) -> Float[Array, "n h2 w2"]:
+        return principal_map(activation_map(context.at(self.layer)))

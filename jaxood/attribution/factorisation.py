@@ -11,15 +11,15 @@ size, to first order sum_ic G_ic W_if H_fc / sum_i W_if with G the gradient of t
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxood.attribution.gradient_cam import divide
-from jaxood.attribution.split import activation_and_gradient
+from jaxood.attribution.gradients import activation_and_gradient
+from jaxood.context import Attribution, Context
 
 
 class Factorisation(NamedTuple):
@@ -32,10 +32,12 @@ class Factorisation(NamedTuple):
     concepts: Float[Array, "f c"]
 
 
-def _update(factor, product, gram):
+def _update(
+    factor: Float[Array, "a f"], product: Float[Array, "a f"], gram: Float[Array, "f f"]
+) -> Float[Array, "a f"]:
     """Each column of `factor` at its best for ||target - factor @ other||, others fixed."""
 
-    def column(j, factor):
+    def column(j: Int[Array, ""], factor: Float[Array, "a f"]) -> Float[Array, "a f"]:
         step = product[:, j] - jnp.matmul(factor, gram[:, j], precision="highest")
         best = jnp.maximum(factor[:, j] + step / jnp.maximum(gram[j, j], 1e-12), 0.0)
         return factor.at[:, j].set(best)
@@ -54,10 +56,10 @@ def factorise(
     where = size * jax.random.uniform(keys[0], (features.shape[0], concepts))
     what = size * jax.random.uniform(keys[1], (features.shape[1], concepts))
 
-    def product(a, b):
+    def product(a: Array, b: Array) -> Array:
         return jnp.matmul(a, b, precision="highest")
 
-    def sweep(_, factors):
+    def sweep(_: Int[Array, ""], factors: tuple[Array, Array]) -> tuple[Array, Array]:
         where, what = factors
         where = _update(where, product(shifted, what), product(what.T, what))
         what = _update(what, product(shifted.T, where), product(where.T, where))
@@ -70,7 +72,7 @@ def factorise(
 
 
 @dataclass(frozen=True)
-class FeatureFactorisation:
+class FeatureFactorisation(Attribution):
     """The concept of the target, factorised image by image.
 
     Attributes:
@@ -78,21 +80,22 @@ class FeatureFactorisation:
       concepts: how many.
     """
 
+    name: ClassVar[str] = "dff"
+    paper: ClassVar[str] = "Collins et al., ECCV 2018"
+    random: ClassVar[bool] = True
+    needs_layer: ClassVar[bool] = True
+
     layer: str | None = None
     concepts: int = 5
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        a, g = activation_and_gradient(model, images, target, self.layer)
+    def __call__(self, context: Context) -> Float[Array, "n h2 w2"]:
+        a, g = activation_and_gradient(context, self.layer)
         n, h, w, c = a.shape
 
-        def of_target(features, gradient):
-            where, concepts = factorise(features, self.concepts, key)
+        def of_target(
+            features: Float[Array, "p c"], gradient: Float[Array, "p c"]
+        ) -> Float[Array, " p"]:
+            where, concepts = factorise(features, self.concepts, context.key)
             pulled = jnp.matmul(gradient, concepts.T, precision="highest")
             added = divide(jnp.sum(where * pulled, axis=0), where.sum(axis=0))
             return where[:, jnp.argmax(added)]

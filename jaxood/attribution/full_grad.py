@@ -6,27 +6,29 @@
 (Srinivas & Fleuret, NeurIPS 2019). G_l is the gradient of the target's logit with respect to what
 the layer's bias is added to, so that a network of ReLUs is complete:
 logit = sum G_x * x + sum over biases G_l * b_l. A folded batch norm's bias is the one to take.
-Biases of the head and others without positions have no place in the map. The package grad-cam
+Biases of the head and others without positions are not in the map. The package grad-cam
 has the same definition, with 1e-7 added to the scale of each channel.
 
 Memory: the activations of the whole network, and as many gradients, for the whole batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jax.extend.core import JaxprEqn
+from jaxtyping import Array, Float
 
+from jaxood.attribution.gradients import target_logits
 from jaxood.attribution.heatmap import unit_scale, upsample
-from jaxood.attribution.rewrite import rewritten
-from jaxood.attribution.split import target_logits
+from jaxood.attribution.rewrite import Traced, rewritten
+from jaxood.context import Attribution, Context
 from jaxood.errors import UsageError
 
 
-def _bias_of(equation, inputs):
+def _bias_of(equation: JaxprEqn, inputs: Sequence[Traced]) -> Array | None:
     """What depends on the weights only in a sum with what depends on the image, by position."""
     if equation.primitive.name != "add" or inputs[0].varies == inputs[1].varies:
         return None
@@ -45,7 +47,7 @@ def gradient_parts(
     """
     biases = []
 
-    def find(equation, inputs):
+    def find(equation: JaxprEqn, inputs: Sequence[Traced]) -> None:
         bias = _bias_of(equation, inputs)
         if bias is not None:
             shape = jnp.broadcast_shapes(*(item.value.shape for item in inputs))
@@ -54,13 +56,13 @@ def gradient_parts(
     jax.eval_shape(rewritten(score, find), images)
     if not biases:
         raise UsageError(
-            "methods", "fullgrad for a model without biased convolutions", "a convolutional network"
+            "method", "fullgrad for a model without biased convolutions", "a convolutional network"
         )
 
     def watched(images, shifts):
         values, remaining = [], iter(shifts)
 
-        def shift(equation, inputs):
+        def shift(equation: JaxprEqn, inputs: Sequence[Traced]) -> Array | None:
             bias = _bias_of(equation, inputs)
             if bias is None:
                 return None
@@ -75,19 +77,18 @@ def gradient_parts(
 
 
 @dataclass(frozen=True)
-class FullGrad:
+class FullGrad(Attribution):
     """Has no layer: it takes all of them."""
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h w"]:
-        at_input, at_biases = gradient_parts(
-            lambda x: target_logits(model(x).logits, target).sum(), images
-        )
+    name: ClassVar[str] = "fullgrad"
+    paper: ClassVar[str] = "Srinivas & Fleuret, NeurIPS 2019"
+
+    def __call__(self, context: Context) -> Float[Array, "n h w"]:
+        def score(images: Array) -> Float[Array, ""]:
+            return target_logits(context.model(images).logits, context.target).sum()
+
+        images = context.images
+        at_input, at_biases = gradient_parts(score, images)
         total = jnp.zeros(images.shape[:3])
         for part in (at_input, *at_biases):
             n, h, w, c = part.shape

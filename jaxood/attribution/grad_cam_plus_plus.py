@@ -5,7 +5,7 @@
     alpha = G^2 / (2 G^2 + G^3 sum_i A)         (paper, equation 19; 0 where G is 0)
 
 with A the layer's map and G = d logit / d A. Smooth Grad-CAM++ puts the means of G, G^2 and G^3
-over noisy copies of the image in their places; A is the clean image's.
+over noisy copies of the image instead of them; A is the clean image's.
 
 Where others differ: the packages add a constant to alpha's denominator (grad-cam 1e-6, torchcam
 1e-8), which makes the map depend on the logit's scale; here there is none, and `epsilon` brings
@@ -15,16 +15,19 @@ the smooth form takes G outside alpha, and A, from the last noisy copy. The smoo
 G, not mean G^2, in alpha's numerator.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.nn import relu
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxood.attribution.gradient_cam import POSITIONS, Map, divide, weighted_map
-from jaxood.attribution.split import activation_and_gradient, split
+from jaxood.attribution.gradients import activation_and_gradient, activation_map
+from jaxood.context import Attribution, Context
+
+Powers = tuple[Map, Map, Map]  # first, second and third, of the gradient
 
 
 def plus_plus_map(a: Map, g: Map, g2: Map, g3: Map, epsilon: float) -> Float[Array, "n h w"]:
@@ -34,28 +37,26 @@ def plus_plus_map(a: Map, g: Map, g2: Map, g3: Map, epsilon: float) -> Float[Arr
 
 
 @dataclass(frozen=True)
-class GradCAMPlusPlus:
+class GradCAMPlusPlus(Attribution):
     """Attributes:
     layer: None for the model's own choice.
     epsilon: added to alpha's denominator.
     """
 
+    name: ClassVar[str] = "grad-cam++"
+    paper: ClassVar[str] = "Chattopadhay et al., WACV 2018"
+    needs_layer: ClassVar[bool] = True
+
     layer: str | None = None
     epsilon: float = 0.0
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        a, g = activation_and_gradient(model, images, target, self.layer)
+    def __call__(self, context: Context) -> Float[Array, "n h2 w2"]:
+        a, g = activation_and_gradient(context, self.layer)
         return plus_plus_map(a, g, g**2, g**3, self.epsilon)
 
 
 @dataclass(frozen=True)
-class SmoothGradCAMPlusPlus:
+class SmoothGradCAMPlusPlus(Attribution):
     """The noise is drawn once and added to every image, so a map does not depend on its batch.
 
     Attributes:
@@ -65,26 +66,29 @@ class SmoothGradCAMPlusPlus:
       epsilon: added to alpha's denominator.
     """
 
+    name: ClassVar[str] = "smoothgrad-cam++"
+    paper: ClassVar[str] = "Omeiza et al. 2019"
+    random: ClassVar[bool] = True
+    needs_layer: ClassVar[bool] = True
+
     layer: str | None = None
     samples: int = 4
     noise: float = 0.3
     epsilon: float = 0.0
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        clean = split(model, images, self.layer)
-        a = clean.spatial(clean.activation).astype(jnp.float32)
+    def __call__(self, context: Context) -> Float[Array, "n h2 w2"]:
+        images = context.images
+        a = activation_map(context.at(self.layer))
 
-        def add_sample(powers, key):
+        def add_sample(powers: Powers, key: PRNGKeyArray) -> tuple[Powers, None]:
             noise = self.noise * jax.random.normal(key, images.shape[1:], images.dtype)
-            _, g = activation_and_gradient(model, images + noise[None], target, self.layer)
+            noisy = images + noise[None]
+            again = replace(context, images=noisy, outputs=context.model(noisy), layers={})
+            _, g = activation_and_gradient(again, self.layer)
             return jax.tree.map(jnp.add, powers, (g, g**2, g**3)), None
 
         zero = jnp.zeros_like(a)
-        powers, _ = jax.lax.scan(add_sample, (zero,) * 3, jax.random.split(key, self.samples))
+        powers, _ = jax.lax.scan(
+            add_sample, (zero,) * 3, jax.random.split(context.key, self.samples)
+        )
         return plus_plus_map(a, *(power / self.samples for power in powers), self.epsilon)

@@ -15,16 +15,17 @@ The packages torchcam and grad-cam agree with each other on those that both have
 every map at 0; here hirescam and eigengradcam keep their negative values, as HiResCAM's paper does.
 """
 
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
-from flax import nnx
 from jax.nn import relu
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from jaxood.attribution.eigen_cam import principal_map
-from jaxood.attribution.split import activation_and_gradient
+from jaxood.attribution.gradients import activation_and_gradient
+from jaxood.context import Attribution, Context
 
 Map = Float[Array, "n h w c"]
 POSITIONS = (1, 2)
@@ -41,35 +42,72 @@ def weighted_map(a: Map, weights: Map) -> Float[Array, "n h w"]:
     return relu(jnp.sum(a * weights, axis=-1))
 
 
-def _xgrad_cam(a: Map, g: Map) -> Float[Array, "n h w"]:
-    total = a.sum(axis=POSITIONS, keepdims=True)
-    return weighted_map(a, divide(jnp.sum(g * a, axis=POSITIONS, keepdims=True), total))
+@dataclass(frozen=True)
+class GradientCAM(Attribution):
+    """A weighting at a layer (None: the model's choice)."""
 
+    needs_layer: ClassVar[bool] = True
 
-WEIGHTINGS: dict[str, Callable[[Map, Map], Float[Array, "n h w"]]] = {
-    "grad-cam": lambda a, g: weighted_map(a, g.mean(axis=POSITIONS, keepdims=True)),
-    "xgrad-cam": _xgrad_cam,
-    "layercam": lambda a, g: weighted_map(a, relu(g)),
-    "elementwise-grad-cam": lambda a, g: relu(a * g).sum(axis=-1),
-    "hirescam": lambda a, g: jnp.sum(a * g, axis=-1),
-    "eigengradcam": lambda a, g: principal_map(a * g),
-}
+    layer: str | None = None
+
+    @abstractmethod
+    def weigh(self, a: Map, g: Map) -> Float[Array, "n h w"]:
+        """The map from A and G."""
+
+    def __call__(self, context: Context) -> Float[Array, "n h w"]:
+        return self.weigh(*activation_and_gradient(context, self.layer))
 
 
 @dataclass(frozen=True)
-class GradientCAM:
-    """One of `WEIGHTINGS` at a layer (None: the model's own choice)."""
+class GradCAM(GradientCAM):
+    name: ClassVar[str] = "grad-cam"
+    paper: ClassVar[str] = "Selvaraju et al., ICCV 2017"
 
-    weighting: str
-    layer: str | None = None
+    def weigh(self, a: Map, g: Map) -> Float[Array, "n h w"]:
+        return weighted_map(a, g.mean(axis=POSITIONS, keepdims=True))
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        return WEIGHTINGS[self.weighting](
-            *activation_and_gradient(model, images, target, self.layer)
-        )
+
+@dataclass(frozen=True)
+class XGradCAM(GradientCAM):
+    name: ClassVar[str] = "xgrad-cam"
+    paper: ClassVar[str] = "Fu et al., BMVC 2020"
+
+    def weigh(self, a: Map, g: Map) -> Float[Array, "n h w"]:
+        total = a.sum(axis=POSITIONS, keepdims=True)
+        return weighted_map(a, divide(jnp.sum(g * a, axis=POSITIONS, keepdims=True), total))
+
+
+@dataclass(frozen=True)
+class LayerCAM(GradientCAM):
+    name: ClassVar[str] = "layercam"
+    paper: ClassVar[str] = "Jiang et al., TIP 2021"
+
+    def weigh(self, a: Map, g: Map) -> Float[Array, "n h w"]:
+        return weighted_map(a, relu(g))
+
+
+@dataclass(frozen=True)
+class ElementwiseGradCAM(GradientCAM):
+    name: ClassVar[str] = "elementwise-grad-cam"
+    paper: ClassVar[str] = "the package grad-cam"
+
+    def weigh(self, a: Map, g: Map) -> Float[Array, "n h w"]:
+        return relu(a * g).sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class HiResCAM(GradientCAM):
+    name: ClassVar[str] = "hirescam"
+    paper: ClassVar[str] = "Draelos & Carin 2020"
+
+    def weigh(self, a: Map, g: Map) -> Float[Array, "n h w"]:
+        return jnp.sum(a * g, axis=-1)
+
+
+@dataclass(frozen=True)
+class EigenGradCAM(GradientCAM):
+    name: ClassVar[str] = "eigengradcam"
+    paper: ClassVar[str] = "the package grad-cam"
+
+    def weigh(self, a: Map, g: Map) -> Float[Array, "n h w"]:
+        return principal_map(a * g)

@@ -6,16 +6,18 @@ Only defined for networks of rectifiers (ReLU, ReLU6). The package grad-cam guid
 leaves `ReLU6` alone; here the rectifying half of a ReLU6 is guided too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.extend.core import Literal
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jax.extend.core import JaxprEqn, Literal
+from jaxtyping import Array, Float
 
-from jaxood.attribution.rewrite import rewritten
-from jaxood.attribution.split import target_logits
+from jaxood.attribution.gradients import target_logits
+from jaxood.attribution.rewrite import Traced, rewritten
+from jaxood.context import Attribution, Context
 from jaxood.errors import UsageError
 
 
@@ -30,9 +32,7 @@ guided_relu.defvjp(
 )
 
 
-def guided_gradient(
-    model: nnx.Module, images: Float[Array, "n h w 3"], target: Int[Array, " n"]
-) -> Float[Array, "n h w 3"]:
+def guided_gradient(context: Context) -> Float[Array, "n h w 3"]:
     """The guided gradient of each target's logit with respect to its image.
 
     Raises:
@@ -40,7 +40,7 @@ def guided_gradient(
     """
     rectifiers = []
 
-    def guide(equation, inputs):
+    def guide(equation: JaxprEqn, inputs: Sequence[Traced]) -> Array | None:
         # Zero is a literal in the traces of jax.nn.relu, jax.nn.relu6 and jnp.maximum(x, 0).
         zeros = [isinstance(var, Literal) and var.val == 0 for var in equation.invars]
         if equation.primitive.name != "max" or not any(zeros):
@@ -48,24 +48,23 @@ def guided_gradient(
         rectifiers.append(equation)
         return guided_relu(inputs[zeros.index(False)].value)
 
-    score = rewritten(lambda x: target_logits(model(x).logits, target).sum(), guide)
-    gradient = jax.grad(score)(images)
+    def score(images: Array) -> Float[Array, ""]:
+        return target_logits(context.model(images).logits, context.target).sum()
+
+    gradient = jax.grad(rewritten(score, guide))(context.images)
     if not rectifiers:
         raise UsageError(
-            "methods", "guided-backprop for a model without rectifiers", "one with ReLU or ReLU6"
+            "method", "guided-backprop for a model without rectifiers", "one with ReLU or ReLU6"
         )
     return gradient.astype(jnp.float32)
 
 
 @dataclass(frozen=True)
-class GuidedBackprop:
+class GuidedBackprop(Attribution):
     """The largest absolute guided gradient over the colours of each pixel."""
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h w"]:
-        return jnp.abs(guided_gradient(model, images, target)).max(axis=-1)
+    name: ClassVar[str] = "guided-backprop"
+    paper: ClassVar[str] = "Springenberg et al., ICLR workshop 2015"
+
+    def __call__(self, context: Context) -> Float[Array, "n h w"]:
+        return jnp.abs(guided_gradient(context)).max(axis=-1)

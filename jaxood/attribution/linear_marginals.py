@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxood.outputs import LinearHead
+from jaxood.heads import LinearHead
 
 Precision = Literal["float32", "bfloat16"]
 # Odds beyond these are cut off, so that no product of two exponentials over 1,000 classes

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxood.attribution.linear_marginals import Precision, product
-from jaxood.outputs import NormLinearHead
+from jaxood.heads import NormLinearHead
 
 BLOCK_ELEMENTS = 1 << 21  # of one [m, p, k] block of one image: 8 MB
 

@@ -1,137 +1,96 @@
-"""Attribution methods by name: what a command's --methods may say."""
+"""Attributions by name, and whatever may stand for one."""
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Literal, Protocol
-
-from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from collections.abc import Sequence
 
 from jaxood.attribution.ablation_cam import AblationCAM
 from jaxood.attribution.baselines import RandomCAM, Sobel
-from jaxood.attribution.coalitions import position_values, require_mean_pooling
+from jaxood.attribution.coalitions import Banzhaf, Shapley
 from jaxood.attribution.eigen_cam import EigenCAM
 from jaxood.attribution.factorisation import FeatureFactorisation
 from jaxood.attribution.full_grad import FullGrad
 from jaxood.attribution.grad_cam_plus_plus import GradCAMPlusPlus, SmoothGradCAMPlusPlus
-from jaxood.attribution.gradient_cam import WEIGHTINGS, GradientCAM
+from jaxood.attribution.gradient_cam import (
+    EigenGradCAM,
+    ElementwiseGradCAM,
+    GradCAM,
+    HiResCAM,
+    LayerCAM,
+    XGradCAM,
+)
 from jaxood.attribution.guided import GuidedBackprop
 from jaxood.attribution.score_cam import ScoreCAM
-from jaxood.attribution.split import feature_map
-from jaxood.attribution.surrogate import (
-    RESNET50,
-    TINY_VIT,
-    SurrogateTraining,
-    surrogate_values,
-)
-from jaxood.errors import UsageError, choose
-from jaxood.outputs import NormLinearHead
+from jaxood.attribution.surrogate import SurrogateValue
+from jaxood.context import Attribution
+from jaxood.errors import UsageError
+from jaxood.spelling import build, class_of, name_of, parameters_of, read
 
-
-class AttributionMethod(Protocol):
-    """A frozen dataclass of parameters.
-
-    Pure and jit-able; a map depends on its own image, target and the key only. Most give one
-    value a position of the layer, some one a pixel.
-    """
-
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        """Maps of normalised images, for a class index each; higher means more relevant."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class CoalitionValue:
-    """Banzhaf or Shapley values of the feature map's positions (SOFA).
-
-    Attributes:
-      coalitions: about how many; "auto": until the positions to keep no longer change.
-      explain: what a coalition is worth: the target's probability, or the energy, which asks for
-        no target.
-    """
-
-    value: Literal["banzhaf", "shapley"]
-    coalitions: int | Literal["auto"] = 240
-    explain: Literal["probability", "energy"] = "probability"
-
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        require_mean_pooling(getattr(model, "pooling", "mean"), "methods")
-        of = "energy" if self.explain == "energy" else target
-        features = feature_map(model, images)
-        return position_values(features, model.head, key, self.value, self.coalitions, of).values
-
-
-@dataclasses.dataclass(frozen=True)
-class SurrogateValue:
-    """Banzhaf values of a network trained for each image, as the original SOFA code has them.
-
-    Attributes:
-      training: None: the original's for ResNet-50, or for TinyViT where a norm precedes the head.
-    """
-
-    training: SurrogateTraining | None = None
-
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        require_mean_pooling(getattr(model, "pooling", "mean"), "methods")
-        features, head = feature_map(model, images), model.head
-        training = self.training or (TINY_VIT if isinstance(head, NormLinearHead) else RESNET50)
-        return surrogate_values(features, head, target, key, training)
-
-
-ATTRIBUTIONS: dict[str, AttributionMethod] = {
-    "banzhaf": CoalitionValue("banzhaf"),
-    "shapley": CoalitionValue("shapley"),
-    "pie": SurrogateValue(),
-    **{name: GradientCAM(name) for name in WEIGHTINGS},
-    "grad-cam++": GradCAMPlusPlus(),
-    "smoothgrad-cam++": SmoothGradCAMPlusPlus(),
-    "score-cam": ScoreCAM(),
-    "ablationcam": AblationCAM(),
-    "eigencam": EigenCAM(),
-    "fullgrad": FullGrad(),
-    "guided-backprop": GuidedBackprop(),
-    "dff": FeatureFactorisation(),
-    "randomcam": RandomCAM(),
-    "sobel": Sobel(),
+ATTRIBUTIONS: dict[str, type[Attribution]] = {
+    kind.name: kind
+    for kind in (
+        Banzhaf,
+        Shapley,
+        SurrogateValue,
+        GradCAM,
+        XGradCAM,
+        LayerCAM,
+        ElementwiseGradCAM,
+        HiResCAM,
+        EigenGradCAM,
+        GradCAMPlusPlus,
+        SmoothGradCAMPlusPlus,
+        ScoreCAM,
+        AblationCAM,
+        EigenCAM,
+        FullGrad,
+        GuidedBackprop,
+        FeatureFactorisation,
+        RandomCAM,
+        Sobel,
+    )
 }
 
+AnyAttribution = str | Attribution | type[Attribution]
 
-def attribution_methods(names: list[str], **parameters: object) -> Mapping[str, AttributionMethod]:
-    """The named methods, with each parameter (None: its default) set where a method has it.
+
+def attribution(
+    method: AnyAttribution, *, argument: str = "method", **parameters: object
+) -> Attribution:
+    """One attribution, with `parameters` set.
+
+    Args:
+      method: "score-cam", "score-cam[chunk=4]", "package.module:Name" of an attribution of the
+        user's own, or the object or class itself.
+      argument: what an error calls `method`.
 
     Raises:
-      UsageError: for an unknown name, or a parameter that none of the methods has.
+      UsageError: for an unknown name, or a parameter that the attribution does not have.
     """
-    methods = {name: ATTRIBUTIONS[choose("--methods", name, ATTRIBUTIONS)] for name in names}
+    if isinstance(method, str):
+        name, values = read(method, argument)
+        return build(name, class_of(name, ATTRIBUTIONS, Attribution, argument), values | parameters)
+    if isinstance(method, type) and issubclass(method, Attribution):
+        return build(name_of(method), method, parameters)
+    if not isinstance(method, Attribution):
+        raise UsageError(argument, repr(method), "a name, an import path or a jaxood.Attribution")
+    if not parameters:
+        return method
+    return build(name_of(method), type(method), parameters_of(method) | parameters)
+
+
+def attributions(methods: Sequence[AnyAttribution], **parameters: object) -> dict[str, Attribution]:
+    """Several, by label, with each parameter (None: as it is) set on those that have it.
+
+    Raises:
+      UsageError: for an unknown name, or a parameter that none of them has.
+    """
+    plain = [attribution(method) for method in methods]
     chosen = {name: value for name, value in parameters.items() if value is not None}
-    fields = {
-        name: {field.name for field in dataclasses.fields(method)}
-        for name, method in methods.items()
-    }
-    for parameter in chosen.keys() - set().union(*fields.values()):
-        wanted = f"a method that has it, which {', '.join(names)} has not"
-        raise UsageError(parameter, repr(chosen[parameter]), wanted)
-    return {
-        name: dataclasses.replace(
-            method, **{key: value for key, value in chosen.items() if key in fields[name]}
-        )
-        for name, method in methods.items()
-    }
+    for name, value in chosen.items():
+        if not any(name in parameters_of(one) for one in plain):
+            without = ", ".join(one.key for one in plain)
+            raise UsageError(name, repr(value), f"a method that has it, which {without} has not")
+    made = [
+        attribution(one, **{k: v for k, v in chosen.items() if k in parameters_of(one)})
+        for one in plain
+    ]
+    return {one.key: one for one in made}

@@ -14,36 +14,35 @@ Memory: `chunk` images and their activations at a time, whatever the batch and t
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from jaxood.attribution.gradient_cam import weighted_map
+from jaxood.attribution.gradients import activation_map, target_logits
 from jaxood.attribution.heatmap import unit_scale, upsample
-from jaxood.attribution.split import split, target_logits
+from jaxood.context import Attribution, Context
 
 
 @dataclass(frozen=True)
-class ScoreCAM:
+class ScoreCAM(Attribution):
     """Attributes:
     layer: None for the model's own choice.
     chunk: masked images that go forward together; None: 8 on a CPU, for its cache, else 128.
     """
 
+    name: ClassVar[str] = "score-cam"
+    paper: ClassVar[str] = "Wang et al., CVPRW 2020"
+    needs_layer: ClassVar[bool] = True
+
     layer: str | None = None
     chunk: int | None = None
 
-    def __call__(
-        self,
-        model: nnx.Module,
-        images: Float[Array, "n h w 3"],
-        target: Int[Array, " n"],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "n h2 w2"]:
-        parts = split(model, images, self.layer)
-        a = parts.spatial(parts.activation).astype(jnp.float32)
+    def __call__(self, context: Context) -> Float[Array, "n h2 w2"]:
+        model, images, target = context.model, context.images, context.target
+        a = activation_map(context.at(self.layer))
         n, h, w, c = a.shape
         masks = unit_scale(jnp.moveaxis(a, -1, 1).reshape(n * c, h, w))
         alive = masks.max(axis=(1, 2)) > 0
@@ -52,7 +51,7 @@ class ScoreCAM:
         chunks = -(-alive.sum() // chunk)
         empty = model(jnp.zeros_like(images[:1])).logits[0, target].astype(jnp.float32)
 
-        def score_chunk(number, scores):
+        def score_chunk(number: Int[Array, ""], scores: Float[Array, " nc"]) -> Float[Array, " nc"]:
             # The last chunk fills up with dead channels, or starts earlier where there are none.
             pairs = jax.lax.dynamic_slice_in_dim(live_first, number * chunk, chunk)
             enlarged = upsample(masks[pairs], images.shape[1:3], "bilinear", align_corners=False)

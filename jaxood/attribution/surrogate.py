@@ -14,6 +14,7 @@ is the same but for rounding.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ from jaxood.attribution.linear_marginals import (
     matrices,
     product,
 )
-from jaxood.outputs import Head, LinearHead
+from jaxood.context import Attribution, Context
+from jaxood.heads import Head, LinearHead, NormLinearHead
 
 VALUE_BLOCK = 500  # masks whose exact values are computed at once
 
@@ -241,3 +243,24 @@ def banzhaf_of_surrogate(
         return marginals_of(head).differences(evidence, target, included, "float32")
 
     return mean_differences(differences, n, coalitions)[0][:, : positions - 1]
+
+
+@dataclass(frozen=True)
+class SurrogateValue(Attribution):
+    """Banzhaf values of a network trained for each image, as the original SOFA code has them.
+
+    Attributes:
+      training: None: the original's for ResNet-50, or for TinyViT where a norm precedes the head.
+    """
+
+    name: ClassVar[str] = "pie"
+    paper: ClassVar[str] = "Zhu, Yan, Xie: SOFA, IJCV 2025"
+    random: ClassVar[bool] = True
+
+    training: SurrogateTraining | None = None
+
+    def __call__(self, context: Context) -> Float[Array, "n h w"]:
+        context.require_mean_pooling(self.name)
+        head = context.head
+        training = self.training or (TINY_VIT if isinstance(head, NormLinearHead) else RESNET50)
+        return surrogate_values(context.feature_map, head, context.target, context.key, training)

@@ -1,0 +1,122 @@
+"""Spatial feature purification: pool only the positions that the decision rests on.
+
+Zhu, Yan, Xie (IJCV 2025): the positions with the lowest attribution are left out of the mean that
+the head sees, `pooled = (1/keep) * sum_{i kept} f_i`; they keep 34 of 49. Attribution divides by
+all p positions and purification by the number kept: the former asks what a position adds, the
+latter what the picture would be without the others. Theirs is the Banzhaf value; here any
+attribution ranks the positions.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxood.attribution.coalitions import CoalitionValue
+from jaxood.attribution.registry import attribution
+from jaxood.context import Attribution, Context, View
+from jaxood.errors import UsageError, require
+from jaxood.ranking import kept_positions
+from jaxood.spelling import name_of, read
+
+COALITIONS = 64  # are enough to tell the positions to keep
+
+
+def purify(
+    feature_map: Float[Array, "n h w c"], attribution: Float[Array, "n h w"], keep: int
+) -> Float[Array, "n c"]:
+    """Mean of the feature map over its `keep` positions of highest attribution."""
+    kept = kept_positions(attribution, keep)[..., None]
+    return jnp.sum(feature_map, axis=(1, 2), dtype=jnp.float32, where=kept) / keep
+
+
+@dataclass(frozen=True)
+class SpatialPurification(View):
+    """Purified pooled features; the attribution explains the model's own top class.
+
+    A map that is finer than the feature map by whole factors (of pixels, or of an earlier layer)
+    is averaged down to it.
+
+    Attributes:
+      by: the attribution that ranks the positions: an object, or its name or import path, with
+        parameters or without.
+      coalitions: how many estimate `by`, where that is "banzhaf" or "shapley"; None: 64. Their
+        factors are in bfloat16 then. An object, or a name with parameters, is taken as it is.
+      keep_fraction: of the positions, rounded to a whole number of them.
+    """
+
+    name: ClassVar[str] = "sfp"
+    paper: ClassVar[str] = "Zhu, Yan, Xie: SOFA, IJCV 2025"
+
+    by: str | Attribution = "banzhaf"
+    coalitions: int | None = None
+    keep_fraction: float = 34 / 49
+
+    def __post_init__(self):
+        ranking = self.attribution
+        if self.coalitions is not None:
+            require(
+                self._counts_coalitions(ranking),
+                "sfp.coalitions",
+                self.coalitions,
+                "none unless sfp.by is banzhaf or shapley, without parameters",
+            )
+            require(self.coalitions >= 2, "sfp.coalitions", self.coalitions, "at least 2")
+        wanted = "above 0 and at most 1"
+        require(0.0 < self.keep_fraction <= 1.0, "sfp.keep_fraction", self.keep_fraction, wanted)
+
+    def _counts_coalitions(self, ranking: Attribution) -> bool:
+        """Whether the number of coalitions is this view's to choose."""
+        named = isinstance(self.by, str) and not read(self.by, "sfp.by")[1]
+        return named and isinstance(ranking, CoalitionValue)
+
+    @property
+    def attribution(self) -> Attribution:
+        """What ranks the positions."""
+        ranking = attribution(self.by, argument="sfp.by")
+        if self._counts_coalitions(ranking):
+            return replace(ranking, coalitions=self.coalitions or COALITIONS, precision="bfloat16")
+        return ranking
+
+    @property
+    def random(self) -> bool:
+        return self.attribution.random
+
+    @property
+    def stages(self) -> tuple[str | None, ...]:
+        return self.attribution.stages
+
+    def identity(self) -> str:
+        effective = self.attribution.identity(), self.keep_fraction, self.version
+        return " ".join(map(str, (name_of(self), *effective)))
+
+    def __call__(self, context: Context) -> Float[Array, "n c"]:
+        context.require_mean_pooling(self.name)
+        feature_map = context.feature_map
+        top = jnp.argmax(context.outputs.logits, axis=-1)
+        ranking = self.attribution
+        values = averaged(ranking(replace(context, target=top)), feature_map.shape[1:3], ranking)
+        positions = values.shape[1] * values.shape[2]
+        return purify(feature_map, values, max(1, round(self.keep_fraction * positions)))
+
+
+def averaged(
+    maps: Float[Array, "n h w"], size: tuple[int, int], ranking: Attribution
+) -> Float[Array, "n h2 w2"]:
+    """Maps as means over the blocks that each position of a grid of `size` covers.
+
+    Raises:
+      UsageError: where such blocks do not fit.
+    """
+    n, h, w = maps.shape
+    if (h, w) == size:
+        return maps
+    rows, columns = size
+    if h % rows or w % columns:
+        raise UsageError(
+            "sfp.by",
+            f"{ranking.key}, whose maps here are {h} x {w}",
+            f"maps of the feature map's {rows} x {columns} positions, or whole multiples of it",
+        )
+    return maps.reshape(n, rows, h // rows, columns, w // columns).mean(axis=(2, 4))
