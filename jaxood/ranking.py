@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxood.errors import UsageError
+from jaxood.outputs import AnyArray
 
 
-def kept_positions(attribution: Float[Array, "n *grid"], keep: int) -> Bool[Array, "n *grid"]:
+def kept_positions(attribution: Float[AnyArray, "n *grid"], keep: int) -> Bool[Array, "n *grid"]:
     """Marks the `keep` highest values of each map; of equals, the first in row order.
 
     Raises:

@@ -55,7 +55,7 @@ def spelled(name: str, values: Mapping[str, object]) -> str:
 
 
 def read(text: str, argument: str = "method") -> tuple[str, dict[str, str]]:
-    """`knn[k=50]` -> "knn", {"k": "50"}; a value may be a part itself: `sfp[by=score-cam[chunk=4]]`.
+    """`knn[k=50]` -> "knn", {"k": "50"}; a value may be a part: `sfp[by=score-cam[chunk=4]]`.
 
     Raises:
       UsageError: for other text; `argument` is what it calls it.

@@ -24,7 +24,7 @@ from jaxood.context import Attribution, Context
 @dataclass(frozen=True)
 class AblationCAM(Attribution):
     """Attributes:
-    layer: None for the model's own choice.
+    layer: None for the model's choice.
     chunk: maps with a channel removed that go forward together.
     """
 

@@ -21,7 +21,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class RandomCAM(Attribution):
-    """Random channel weights at a layer (None: the model's own choice)."""
+    """Random channel weights at a layer (None: the model's choice)."""
 
     name: ClassVar[str] = "randomcam"
     random: ClassVar[bool] = True

@@ -47,7 +47,7 @@ class CoalitionValues(NamedTuple):
       standard_error: of each value. On MobileNetV2 maps 60 % of the values are within one and
         83 to 90 % within two (2 to 8 designs): the differences have long tails. A single design
         has no second one to be compared with; its error is that of independent pairs of
-        coalitions, which is larger than its own.
+        coalitions, which is larger.
       coalitions: how many were evaluated for each image.
     """
 
@@ -84,7 +84,7 @@ class _Progress(NamedTuple):
 
 
 def coalition_values(
-    feature_map: Float[Array, "n h w c"],
+    feature_map: Float[AnyArray, "n h w c"],
     head: Head,
     coalitions: Bool[Array, "d m p"],
     target: Target = None,
@@ -97,13 +97,13 @@ def coalition_values(
       coalitions: as `draw_coalitions` gives them: independent designs, shared by all images, so
         that a result does not depend on the batch.
       target: class indices, whose probability is the value; "energy", logsumexp of the logits;
-        None, the model's own top class.
+        None, the model's top class.
       precision: of the factors in matrix products; sums are float32 either way. bfloat16 costs up
         to 0.5 % of the largest value in accuracy and saves half of the time or more.
       stop: leaves the remaining designs out for an image as soon as it holds.
     """
     n, h, w, c = feature_map.shape
-    features = feature_map.astype(jnp.float32).reshape(n, h * w, c)
+    features = jnp.asarray(feature_map, jnp.float32).reshape(n, h * w, c)
     marginals = marginals_of(head)
     energy = isinstance(target, str)
     if target is None or energy:

@@ -36,7 +36,7 @@ def principal_map(a: Float[Array, "n h w c"]) -> Float[Array, "n h w"]:
 
 @dataclass(frozen=True)
 class EigenCAM(Attribution):
-    """The layer's first principal component (layer None: the model's own choice)."""
+    """The layer's first principal component (layer None: the model's choice)."""
 
     name: ClassVar[str] = "eigencam"
     paper: ClassVar[str] = "Muhammad & Yeasin, IJCNN 2020"

@@ -76,7 +76,7 @@ class FeatureFactorisation(Attribution):
     """The concept of the target, factorised image by image.
 
     Attributes:
-      layer: None for the model's own choice.
+      layer: None for the model's choice.
       concepts: how many.
     """
 

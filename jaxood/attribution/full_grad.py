@@ -90,10 +90,11 @@ class FullGrad(Attribution):
         images = context.images
         at_input, at_biases = gradient_parts(score, images)
         total = jnp.zeros(images.shape[:3])
+        size = images.shape[1], images.shape[2]
         for part in (at_input, *at_biases):
             n, h, w, c = part.shape
             channels = jnp.moveaxis(jnp.abs(part.astype(jnp.float32)), -1, 1).reshape(n * c, h, w)
             summed = unit_scale(channels).reshape(n, c, h, w).sum(axis=1)
             # Enlarging is linear: once a layer, not once a channel.
-            total += upsample(summed, images.shape[1:3], "bilinear", align_corners=False)
+            total += upsample(summed, size, "bilinear", align_corners=False)
         return total

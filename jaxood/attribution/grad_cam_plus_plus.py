@@ -39,7 +39,7 @@ def plus_plus_map(a: Map, g: Map, g2: Map, g3: Map, epsilon: float) -> Float[Arr
 @dataclass(frozen=True)
 class GradCAMPlusPlus(Attribution):
     """Attributes:
-    layer: None for the model's own choice.
+    layer: None for the model's choice.
     epsilon: added to alpha's denominator.
     """
 
@@ -60,7 +60,7 @@ class SmoothGradCAMPlusPlus(Attribution):
     """The noise is drawn once and added to every image, so a map does not depend on its batch.
 
     Attributes:
-      layer: None for the model's own choice.
+      layer: None for the model's choice.
       samples: noisy copies of an image.
       noise: standard deviation, in units of normalised pixels.
       epsilon: added to alpha's denominator.
@@ -91,4 +91,5 @@ class SmoothGradCAMPlusPlus(Attribution):
         powers, _ = jax.lax.scan(
             add_sample, (zero,) * 3, jax.random.split(context.key, self.samples)
         )
-        return plus_plus_map(a, *(power / self.samples for power in powers), self.epsilon)
+        g, g2, g3 = (power / self.samples for power in powers)
+        return plus_plus_map(a, g, g2, g3, self.epsilon)

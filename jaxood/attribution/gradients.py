@@ -5,11 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxood.context import Context, Split
+from jaxood.outputs import AnyArray
 
 
-def target_logits(logits: Float[Array, "n k"], target: Int[Array, " n"]) -> Float[Array, " n"]:
+def target_logits(logits: Float[AnyArray, "n k"], target: Int[Array, " n"]) -> Float[Array, " n"]:
     """Each image's logit of its target."""
-    return jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0].astype(jnp.float32)
+    return jnp.take_along_axis(jnp.asarray(logits), target[:, None], axis=1)[:, 0].astype(
+        jnp.float32
+    )
 
 
 def activation_map(split: Split) -> Float[Array, "n h w c"]:

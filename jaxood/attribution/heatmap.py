@@ -34,13 +34,13 @@ def _weights(size_in: int, size_out: int, kernel: str, align_corners: bool) -> n
     """The `[size_out, size_in]` matrix that enlarges one axis."""
     steps = np.arange(size_out)
     if align_corners:
-        places = steps * ((size_in - 1) / max(size_out - 1, 1))
+        positions = steps * ((size_in - 1) / max(size_out - 1, 1))
     else:
-        places = (steps + 0.5) * (size_in / size_out) - 0.5
+        positions = (steps + 0.5) * (size_in / size_out) - 0.5
     matrix = np.zeros((size_out, size_in))
     for tap in range(-1, 3):
-        taps = np.floor(places).astype(int) + tap
-        weights = KERNELS[kernel](places - taps)
+        taps = np.floor(positions).astype(int) + tap
+        weights = KERNELS[kernel](positions - taps)
         np.add.at(matrix, (steps, np.clip(taps, 0, size_in - 1)), weights)
     return matrix.astype(np.float32)
 
@@ -52,9 +52,10 @@ def upsample(
     align_corners: bool = True,
 ) -> Float[Array, "*n H W"]:
     """Enlarges maps to `size`, (rows, columns); equal to torch's interpolation of that name."""
-    rows = _weights(maps.shape[-2], size[0], kernel, align_corners)
-    columns = _weights(maps.shape[-1], size[1], kernel, align_corners)
-    rows, columns = jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype)
+    rows, columns = (
+        jnp.asarray(_weights(small, large, kernel, align_corners), maps.dtype)
+        for small, large in zip(maps.shape[-2:], size, strict=True)
+    )
     wide = jnp.einsum("...hw,Ww->...hW", maps, columns, precision="highest")
     return jnp.einsum("...hW,Hh->...HW", wide, rows, precision="highest")
 

@@ -7,7 +7,7 @@ so position i multiplies the odds of class k against the target t by `exp(D_ik)`
     G_i = sum_k q_k * expm1(+-D_ik)
     v(S +- i) = v(S) / (1 + G_i)          so that  v(S) - v(S +- i) = v(S) * G_i / (1 + G_i)
 
-The target's own term of G is exactly zero, so nothing cancels when `v(S)` is close to one. The
+The target's term of G is exactly zero, so nothing cancels when `v(S)` is close to one. The
 energy changes by `+-E_it + log1p(G_i)`, t being any class. Where one position makes the
 odds many times smaller, `1 + G` loses digits: its error is about 1e-7, absolute.
 """
@@ -31,7 +31,7 @@ class LinearEvidence(NamedTuple):
 
     change: Float[Array, "n p k"]
     empty: Float[Array, "n k"]
-    own: Float[Array, "n p"]
+    of_target: Float[Array, "n p"]
 
 
 def product(left: Array, right: Array, axes, precision: Precision) -> Array:
@@ -66,9 +66,9 @@ def evidence(
     n, p, c = features.shape
     rows = features.reshape(n * p, c)
     change = product(rows, head.kernel, (((1,), (0,)), ((), ())), precision).reshape(n, p, -1) / p
-    own = jnp.take_along_axis(change, target[:, None, None], axis=2)
+    of_target = jnp.take_along_axis(change, target[:, None, None], axis=2)
     empty = head.bias.astype(jnp.float32)[None] - head.bias[target][:, None]
-    return LinearEvidence(change - own, empty, own[..., 0])
+    return LinearEvidence(change - of_target, empty, of_target[..., 0])
 
 
 def differences(
@@ -79,13 +79,13 @@ def differences(
     energy: bool = False,
 ) -> Float[Array, "n m p"]:
     """`v(S with i) - v(S without i)`."""
-    change, empty, own = evidence
+    change, empty, of_target = evidence
     logits = matrices(included, change, precision) + empty[:, None]
     top = logits.max(axis=-1, keepdims=True) if energy else 0.0
     weights = jnp.exp(jnp.minimum(logits - top, LARGEST_ODDS))
     total = weights.sum(axis=-1, keepdims=True)
 
-    # Kept: each product below would take the exponential of its own, a twelfth of all the time.
+    # Kept: each product below would take the exponential anew, a twelfth of all the time.
     factor = jnp.exp(jnp.clip(change, -LARGEST_CHANGE, LARGEST_CHANGE))
     factor = jax.lax.optimization_barrier(factor)
     axes = (((2,), (2,)), ((0,), (0,)))
@@ -94,5 +94,5 @@ def differences(
     growth = jnp.where(included[None] > 0.5, down, up) / total
     sign = (2.0 * included - 1.0)[None]
     if energy:
-        return own[:, None] - sign * jnp.log1p(growth)
+        return of_target[:, None] - sign * jnp.log1p(growth)
     return sign * growth / (1.0 + growth) / total

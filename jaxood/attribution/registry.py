@@ -53,13 +53,13 @@ AnyAttribution = str | Attribution | type[Attribution]
 
 
 def attribution(
-    method: AnyAttribution, *, argument: str = "method", **parameters: object
+    method: AnyAttribution, argument: str = "method", /, **parameters: object
 ) -> Attribution:
     """One attribution, with `parameters` set.
 
     Args:
       method: "score-cam", "score-cam[chunk=4]", "package.module:Name" of an attribution of the
-        user's own, or the object or class itself.
+        user's, or the object or class itself.
       argument: what an error calls `method`.
 
     Raises:
@@ -90,7 +90,7 @@ def attributions(methods: Sequence[AnyAttribution], **parameters: object) -> dic
             without = ", ".join(one.key for one in plain)
             raise UsageError(name, repr(value), f"a method that has it, which {without} has not")
     made = [
-        attribution(one, **{k: v for k, v in chosen.items() if k in parameters_of(one)})
+        attribution(one, "method", **{k: v for k, v in chosen.items() if k in parameters_of(one)})
         for one in plain
     ]
     return {one.key: one for one in made}

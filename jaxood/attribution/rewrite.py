@@ -55,12 +55,13 @@ def _run(closed: ClosedJaxpr, args: Sequence[Traced], rule: Rule) -> list[Traced
             outputs = _run(body, inputs, rule)
         else:
             varies = any(item.varies for item in inputs)
-            result = rule(equation, inputs)
-            if result is None:
+            replaced = rule(equation, inputs)
+            if replaced is not None:
+                results = [replaced]
+            else:
                 params = equation.primitive.get_bind_params(equation.params)
-                result = equation.primitive.bind(*(item.value for item in inputs), **params)
-            if not equation.primitive.multiple_results:
-                result = [result]
-            outputs = [Traced(value, varies) for value in result]
+                results = equation.primitive.bind(*(item.value for item in inputs), **params)
+                results = results if equation.primitive.multiple_results else [results]
+            outputs = [Traced(value, varies) for value in results]
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(var) for var in closed.jaxpr.outvars]

@@ -29,7 +29,7 @@ from jaxood.context import Attribution, Context
 @dataclass(frozen=True)
 class ScoreCAM(Attribution):
     """Attributes:
-    layer: None for the model's own choice.
+    layer: None for the model's choice.
     chunk: masked images that go forward together; None: 8 on a CPU, for its cache, else 128.
     """
 
@@ -44,6 +44,7 @@ class ScoreCAM(Attribution):
         model, images, target = context.model, context.images, context.target
         a = activation_map(context.at(self.layer))
         n, h, w, c = a.shape
+        size = images.shape[1], images.shape[2]
         masks = unit_scale(jnp.moveaxis(a, -1, 1).reshape(n * c, h, w))
         alive = masks.max(axis=(1, 2)) > 0
         live_first = jnp.argsort(~alive)  # stable
@@ -54,7 +55,7 @@ class ScoreCAM(Attribution):
         def score_chunk(number: Int[Array, ""], scores: Float[Array, " nc"]) -> Float[Array, " nc"]:
             # The last chunk fills up with dead channels, or starts earlier where there are none.
             pairs = jax.lax.dynamic_slice_in_dim(live_first, number * chunk, chunk)
-            enlarged = upsample(masks[pairs], images.shape[1:3], "bilinear", align_corners=False)
+            enlarged = upsample(masks[pairs], size, "bilinear", align_corners=False)
             masked = images[pairs // c] * enlarged[..., None].astype(images.dtype)
             return scores.at[pairs].set(target_logits(model(masked).logits, target[pairs // c]))
 

@@ -4,12 +4,12 @@ Zhu, Yan, Xie (IJCV 2025). For each image `softmax(head(W z + b))_t`, z the mask
 is trained by stochastic gradient descent on the value `v(z)` of random masks, with soft-target
 binary cross-entropy and the head frozen; then the Banzhaf values of the surrogate are estimated
 over fresh masks. `coalitions` needs no such network where the head is known; this is the paper's
-own procedure for comparison.
+procedure itself, for comparison.
 
 All images are trained at once, on the same masks, which changes nothing for any one of them. With
 a linear head of kernel K [c, k] the weights matter only through `A = [W b]^T K` [p + 1, k]: a step
 along `dL/dW = K g z^T` moves A along `z g^T (K^T K)`, momentum included. So the network is trained
-in A, with the k x k Gram matrix in place of two products over channels for each mask; the result
+in A, with the k x k Gram matrix for two products over channels for each mask; the result
 is the same but for rounding.
 """
 
@@ -88,9 +88,9 @@ def logits_of(rows: Float[Array, "n m r"], head: Head) -> Float[Array, "n m k"]:
 def odds_of_others(
     logits: Float[Array, "n m k"], target: Int[Array, " n"], precision: Precision = "float32"
 ) -> tuple[Float[Array, "n m k"], Float[Array, "n m"]]:
-    """Odds of each class against the target, none of its own, and their sum: `1 / v - 1`."""
-    own = jnp.take_along_axis(logits, target[:, None, None], axis=2)
-    odds = jnp.exp(jnp.minimum(logits - own, LARGEST_ODDS))
+    """Odds of each class against the target, none for itself, and their sum: `1 / v - 1`."""
+    of_target = jnp.take_along_axis(logits, target[:, None, None], axis=2)
+    odds = jnp.exp(jnp.minimum(logits - of_target, LARGEST_ODDS))
     odds = jnp.where(is_target(logits.shape[2], target), 0.0, odds).astype(precision)
     return odds, odds.sum(axis=2, dtype=jnp.float32)
 
@@ -121,11 +121,12 @@ def entropy_slope(
     if not isinstance(head, LinearHead):
         slope = jnp.where(is_target(logits.shape[2], target), error[..., None], 0.0)
         slope = slope + share[..., None] * odds.astype(jnp.float32)
-        return matrices(inputs.T, *pull_back(slope), "float32")
+        (pulled,) = pull_back(slope)
+        return matrices(inputs.T, pulled, "float32")
     # Each mask's factor goes to the masks' side, so that the odds are written and read once.
     slope = matrices(share[:, None] * inputs.T[None], odds, precision)
-    own = jnp.matmul(error, inputs, precision="highest")
-    return jnp.where(is_target(logits.shape[2], target), own[..., None], slope)
+    of_target = jnp.matmul(error, inputs, precision="highest")
+    return jnp.where(is_target(logits.shape[2], target), of_target[..., None], slope)
 
 
 def train(
@@ -189,7 +190,7 @@ def exact_values(
     masks: Bool[Array, "m p"],
     target: Int[Array, " n"],
 ) -> Float[Array, "n m"]:
-    """`v(z)` of each mask: the map itself, with no bias, in place of trained weights."""
+    """`v(z)` of each mask: the map itself, with no bias, instead of trained weights."""
     weights = project(features / features.shape[1], head)
 
     def one_mask(mask):
@@ -231,10 +232,10 @@ def banzhaf_of_surrogate(
     """The bias is one more position, which every coalition has."""
     n, positions, _ = weights.shape
     if isinstance(head, LinearHead):
-        own = jnp.take_along_axis(weights, target[:, None, None], axis=2)
-        change = weights - own
+        of_target = jnp.take_along_axis(weights, target[:, None, None], axis=2)
+        change = weights - of_target
         empty = change[:, -1] + head.bias[None] - head.bias[target][:, None]
-        evidence = LinearEvidence(change[:, :-1], empty, own[:, :-1, 0])
+        evidence = LinearEvidence(change[:, :-1], empty, of_target[:, :-1, 0])
     else:
         evidence = marginals_of(head).evidence(positions * weights, head, target, "float32")
         coalitions = jnp.pad(coalitions, ((0, 0), (0, 0), (0, 1)), constant_values=True)

@@ -33,7 +33,7 @@ def purify(
 
 @dataclass(frozen=True)
 class SpatialPurification(View):
-    """Purified pooled features; the attribution explains the model's own top class.
+    """Purified pooled features; the attribution explains the model's top class.
 
     A map that is finer than the feature map by whole factors (of pixels, or of an earlier layer)
     is averaged down to it.
@@ -54,10 +54,10 @@ class SpatialPurification(View):
     keep_fraction: float = 34 / 49
 
     def __post_init__(self):
-        ranking = self.attribution
+        counted = isinstance(self.attribution, CoalitionValue) and self._named_only
         if self.coalitions is not None:
             require(
-                self._counts_coalitions(ranking),
+                counted,
                 "sfp.coalitions",
                 self.coalitions,
                 "none unless sfp.by is banzhaf or shapley, without parameters",
@@ -66,16 +66,16 @@ class SpatialPurification(View):
         wanted = "above 0 and at most 1"
         require(0.0 < self.keep_fraction <= 1.0, "sfp.keep_fraction", self.keep_fraction, wanted)
 
-    def _counts_coalitions(self, ranking: Attribution) -> bool:
-        """Whether the number of coalitions is this view's to choose."""
-        named = isinstance(self.by, str) and not read(self.by, "sfp.by")[1]
-        return named and isinstance(ranking, CoalitionValue)
+    @property
+    def _named_only(self) -> bool:
+        """Whether `by` leaves the parameters open."""
+        return isinstance(self.by, str) and not read(self.by, "sfp.by")[1]
 
     @property
     def attribution(self) -> Attribution:
         """What ranks the positions."""
-        ranking = attribution(self.by, argument="sfp.by")
-        if self._counts_coalitions(ranking):
+        ranking = attribution(self.by, "sfp.by")
+        if isinstance(ranking, CoalitionValue) and self._named_only:
             return replace(ranking, coalitions=self.coalitions or COALITIONS, precision="bfloat16")
         return ranking
 
@@ -96,9 +96,9 @@ class SpatialPurification(View):
         feature_map = context.feature_map
         top = jnp.argmax(context.outputs.logits, axis=-1)
         ranking = self.attribution
-        values = averaged(ranking(replace(context, target=top)), feature_map.shape[1:3], ranking)
-        positions = values.shape[1] * values.shape[2]
-        return purify(feature_map, values, max(1, round(self.keep_fraction * positions)))
+        _, h, w, _ = feature_map.shape
+        values = averaged(ranking(replace(context, target=top)), (h, w), ranking)
+        return purify(feature_map, values, max(1, round(self.keep_fraction * (h * w))))
 
 
 def averaged(
