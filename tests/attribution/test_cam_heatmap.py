@@ -37,7 +37,7 @@ def test_unit_scale():
     np.testing.assert_array_equal(unit_scale(jnp.full((1, 3, 3), 7.0)), 0)
 
 
-def test_heatmap_keeps_the_place_of_the_peak():
+def test_heatmap_keeps_the_peak_where_it_is():
     maps = np.zeros((1, 7, 7), np.float32)
     maps[0, 5, 1] = 1
     for scale in ("paper", "unit"):

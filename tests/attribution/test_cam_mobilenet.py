@@ -1,15 +1,13 @@
 """The CAM family on the real MobileNetV2 and real photographs, small crops to save time."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contexts import compute_all
 from flax import nnx
 from references import imagenet_photographs, import_torchvision, mobilenet_checkpoint
 
-from jaxood.attribution.registry import attribution_methods
+from jaxood.attribution.registry import attributions
 from jaxood.conversion.convert import convert_state_dict
 from jaxood.data.decode import read
 from jaxood.models.loading import abstract_model, fill
@@ -49,17 +47,11 @@ def target(torch_model, as_torch):
         return torch_model(as_torch).argmax(1).numpy()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def compiled(methods, graph, state, images, target):
-    model = nnx.merge(graph, state)
-    return {name: method(model, images, target, jax.random.key(0)) for name, method in methods}
-
-
 def compute(names, model, images, target, **parameters):
     """All methods in one compilation."""
-    methods = tuple(attribution_methods(names, **parameters).items())
-    maps = compiled(methods, *nnx.split(model), images, jnp.asarray(target))
-    return {name: np.asarray(own) for name, own in maps.items()}
+    methods = attributions(names, **parameters).values()
+    maps = compute_all(list(methods), model, images, target)
+    return dict(zip(names, maps, strict=True))
 
 
 def assert_same(ours, reference):

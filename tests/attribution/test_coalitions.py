@@ -13,11 +13,10 @@ from jaxood.attribution.coalitions import (
     StoppingRule,
     coalition_values,
     position_values,
-    require_mean_pooling,
 )
 from jaxood.attribution.designs import draw_coalitions
 from jaxood.errors import UsageError
-from jaxood.outputs import LinearHead, NormLinearHead
+from jaxood.heads import LinearHead, NormLinearHead
 from jaxood.parallel import data_mesh, shard
 from jaxood.ranking import kept_positions
 
@@ -307,9 +306,6 @@ def test_what_is_refused():
         draw_coalitions(jax.random.key(0), 1, 49)
     with pytest.raises(UsageError, match="Did you mean shapley"):
         draw_coalitions(jax.random.key(0), 8, 49, "shapely")
-    with pytest.raises(UsageError, match="class token"):
-        require_mean_pooling("class_token")
-    require_mean_pooling("mean")
 
 
 @pytest.mark.long

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxood.extraction import ForwardContext
+from jaxood.purification import SpatialPurification, purify
 
 from jaxood.attribution.coalitions import position_values
 from jaxood.errors import UsageError
-from jaxood.extraction import ForwardContext
 from jaxood.outputs import LinearHead, ModelOutputs, NormLinearHead
-from jaxood.purification import SpatialPurification, purify
 from jaxood.ranking import kept_positions
 
 

@@ -20,7 +20,7 @@ from jaxood.attribution.surrogate import (
     surrogate_values,
     train,
 )
-from jaxood.outputs import LinearHead, NormLinearHead
+from jaxood.heads import LinearHead, NormLinearHead
 
 SMALL = SurrogateTraining(
     learning_rate=0.05,
