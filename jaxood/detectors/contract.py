@@ -1,69 +1,143 @@
-"""What a detector, a transform and a view are. Scores are higher for in-distribution, everywhere.
+"""What detectors and transforms are. Scores are higher for in-distribution, everywhere.
 
-A *view* is an `Extractor` (jaxood/extraction.py) whose array takes the place of pooled; the
-logits follow through the head. A method is a view, then transforms, then a detector.
+A method is a view (jaxood/context.py), then transforms, then a detector.
 """
 
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, get_args
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxood.errors import UsageError
-from jaxood.extraction import Extractor
-from jaxood.outputs import Head, ModelOutputs
+from jaxood.context import Extractor, View
+from jaxood.errors import require
+from jaxood.heads import Head
+from jaxood.outputs import AnyArray, ModelOutputs
 
-State = Any  # a NamedTuple of arrays, the step's `State` class; () where nothing is fitted
+State = Any  # of a method: a tuple of its steps' states, each of the step's class `State`
+Depth = Literal["pooled", "penultimate", "logits"]
+DEPTHS: tuple[Depth, ...] = get_args(Depth)
 
 
-class Step(Protocol):
-    """What detectors and transforms share: frozen dataclasses of hyper-parameters.
+class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
+    """What detectors and transforms share: frozen dataclasses of parameters, all with defaults.
 
     Attributes:
+      name: what methods call it; one of the user's own is called by its import path.
+      paper: where it comes from.
       State: the class of what `fit` returns: a flat NamedTuple of arrays, so that a fitted step
         can be written to a file and rebuilt from one.
       needs_train: whether `fit` looks at training outputs.
       needs_labels: whether it looks at their labels.
+      needs_head: whether it uses the head; where it does not, the head may be None.
     """
 
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
     State: ClassVar[type] = tuple
     needs_train: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
 
     @property
-    def extractors(self) -> dict[str, Extractor]:
-        """What the step reads from `outputs.extras`, by the name it reads it under."""
-        return {}
+    def reads(self) -> tuple[Depth, ...]:
+        """The depths of the outputs that it reads; the others may be None.
 
-    def fit(self, train: ModelOutputs, labels: Int[Array, " n"] | None, head: Head) -> State:
+        A class attribute where no parameter decides it.
+        """
+        return ()
+
+    @property
+    def extractors(self) -> tuple[Extractor, ...]:
+        """What it reads from `outputs.extras`, each under its `key`."""
+        return ()
+
+    def check(self, labels: Int[np.ndarray, " n"], classes: int | None) -> None:
+        """Raises UsageError for labels that it cannot be fitted on; before anything is computed.
+
+        Args:
+          labels: passed by `check_labels`.
+          classes: of the model; None where no model and no logits are given.
+        """
+        return None
+
+    def fit(self, train: ModelOutputs, labels: Int[np.ndarray, " n"] | None, head: Head) -> Any:
         """Host side, once; may raise UsageError. `train` has passed the steps before this one."""
         return ()
 
+    def restored(self, state: Any) -> Any:
+        """A state of host arrays, as a file has it, back where `fit` leaves it.
 
-class Detector(Step, Protocol):
+        Raises:
+          UsageError: when it is not one that `fit` could have made.
+        """
+        return jax.tree.map(jnp.asarray, state)
+
+
+class Detector(Step):
     """`score` is jit-able, and a row's score does not depend on the other rows."""
 
     @property
-    def view(self) -> tuple[str, Extractor] | None:
-        """The view that belongs to the detector itself (ODIN's perturbed image), and its name."""
+    def view(self) -> View | None:
+        """The view that the detector brings with it: ODIN's nudged image."""
         return None
 
-    def score(self, state: State, outputs: ModelOutputs, head: Head) -> Float[Array, " n"]: ...
+    @abstractmethod
+    def score(self, state: Any, outputs: ModelOutputs, head: Head) -> Float[Array, " n"]:
+        """Higher is more in-distribution."""
+        ...
 
 
-class Transform(Step, Protocol):
+class Transform(Step):
     """Changes the outputs before they are scored; `apply` is jit-able and per row.
 
     Attributes:
-      changes_logits_only: a later transform would compute the logits anew from pooled, and so
-        undo this one: it comes last.
+      changes_logits_only: a later transform would compute the logits anew from penultimate
+        features, and so undo this one: it comes last.
     """
 
     changes_logits_only: ClassVar[bool] = False
 
-    def apply(self, state: State, outputs: ModelOutputs, head: Head) -> ModelOutputs: ...
+    @abstractmethod
+    def apply(self, state: Any, outputs: ModelOutputs, head: Head) -> ModelOutputs:
+        """For features, `jaxood.outputs.with_penultimate`."""
+        ...
 
 
-def require(holds: bool, argument: str, got: object, wanted: str, remedy: str = "") -> None:
-    """Raises UsageError unless `holds`."""
-    if not holds:
-        raise UsageError(argument, got, wanted, remedy)
+def check_labels(labels: object, classes: int | None) -> Int[np.ndarray, " n"]:
+    """The labels as an array, when each is a class.
+
+    Raises:
+      UsageError: otherwise, or when one is not below `classes` (None: any will do).
+    """
+    array = np.asarray(labels)
+    require(
+        array.ndim == 1 and np.issubdtype(array.dtype, np.integer),
+        "labels",
+        f"{array.dtype} values of shape {array.shape}",
+        "a whole number for each training image",
+    )
+    wrong = (array < 0) | (array >= (np.inf if classes is None else classes))
+    if wrong.any():
+        got = f"{array[wrong][0]} as label of image {np.flatnonzero(wrong)[0]}"
+        wanted = "a class, 0 or more" if classes is None else f"a class, 0 to {classes - 1}"
+        require(False, "labels", got, wanted)
+    return array
+
+
+def restricted(
+    outputs: ModelOutputs, depths: tuple[Depth, ...], keys: tuple[str, ...]
+) -> ModelOutputs:
+    """Only what is read, None for the rest, so that nothing else is copied to a device."""
+    values: dict[str, Any] = {
+        depth: getattr(outputs, depth) if depth in depths else None for depth in DEPTHS
+    }
+    return ModelOutputs(None, **values, extras={key: outputs.extras[key] for key in keys})
+
+
+def row_count(outputs: ModelOutputs) -> int:
+    """How many images; also of outputs that lack depths."""
+    array: AnyArray = jax.tree.leaves(outputs)[0]
+    return array.shape[0]

@@ -2,7 +2,7 @@
 
   logits = (W * M)^T z + b,   M_ij = [mu_i W_ij > the given percentile of all mu_i W_ij]
 
-z what enters the linear layer, mu its mean over the training set.
+z the penultimate features, mu its mean over the training set.
 
 Sun & Li: "DICE: Leveraging Sparsification for Out-of-Distribution Detection", ECCV 2022; percentile
 90 as in OpenOOD. Only the logits change.
@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Transform, require
-from jaxood.detectors.statistics import mean, penultimate
-from jaxood.outputs import LinearHead
+from jaxood.detectors.contract import Depth, Transform
+from jaxood.detectors.statistics import mean
+from jaxood.errors import require
+from jaxood.heads import LinearHead
 
 
 class DICEState(NamedTuple):
@@ -28,11 +29,15 @@ class DICEState(NamedTuple):
 class DICE(Transform):
     """Makes the last layer sparse."""
 
-    percentile: float = 90.0
+    name: ClassVar[str] = "dice"
+    paper: ClassVar[str] = "Sun, Li, ECCV 2022"
+    State: ClassVar[type] = DICEState
+    needs_train: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    changes_logits_only: ClassVar[bool] = True
 
-    State: ClassVar = DICEState
-    needs_train: ClassVar = True
-    changes_logits_only: ClassVar = True
+    percentile: float = 90.0
 
     def __post_init__(self):
         wanted = "at least 0, below 100"
@@ -40,10 +45,10 @@ class DICE(Transform):
 
     def fit(self, train, labels, head):
         kernel = np.asarray(head.kernel)
-        contribution = mean(penultimate(train, head))[:, None] * kernel
+        contribution = mean(train.penultimate)[:, None] * kernel
         chosen = contribution > np.percentile(contribution, self.percentile)
         return DICEState(jnp.asarray(np.where(chosen, kernel, 0.0), jnp.float32))
 
     def apply(self, state, outputs, head):
         sparse = LinearHead(state.kernel, head.bias)
-        return outputs._replace(logits=sparse(head.penultimate(outputs.pooled)))
+        return outputs._replace(logits=sparse(outputs.penultimate))

@@ -1,9 +1,9 @@
-"""Density of a mixture of Gaussians, one a class, over the pooled features.
+"""Density of a mixture of Gaussians, one a class, over the penultimate features.
 
   score = log sum_k pi_k N(z; mu_k, S_k)
 
 pi_k, mu_k: the share and mean of class k. `covariance="tied"`: all S_k the covariance of all rows
-around their own class mean, the form that OpenOOD's GMM takes. "full": a covariance for each
+around the mean of their class, the form that OpenOOD's GMM takes. "full": a covariance for each
 class, as pytorch-ood's, which needs k c^2 floats. No one paper brought it.
 
 OpenOOD finds its components by expectation maximisation without labels, a few of them; here they
@@ -19,8 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
-from jaxood.detectors.statistics import class_means, covariance, mean, pseudo_whitener
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.detectors.statistics import (
+    class_means,
+    covariance,
+    mean,
+    pseudo_whitener,
+    warn_of_few_rows,
+)
+from jaxood.errors import require
 
 FULL_BYTES = 4 << 30
 
@@ -38,18 +45,22 @@ class GMMState(NamedTuple):
 class GMM(Detector):
     """Log-density of the class-conditional mixture."""
 
+    name: ClassVar[str] = "gmm"
+    paper: ClassVar[str] = "as OpenOOD and pytorch-ood have it"
+    State: ClassVar[type] = GMMState
+    needs_train: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+
     covariance: Literal["tied", "full"] = "tied"
     ridge: float = 1e-6
-
-    State: ClassVar = GMMState
-    needs_train: ClassVar = True
-    needs_labels: ClassVar = True
 
     def __post_init__(self):
         require(self.ridge > 0, "gmm.ridge", self.ridge, "a positive number")
 
     def fit(self, train, labels, head):
-        rows, c = train.pooled, train.pooled.shape[1]
+        rows, c = train.penultimate, train.penultimate.shape[1]
+        warn_of_few_rows(self.name, rows)
         shift = mean(rows)
 
         def centred(block):
@@ -64,8 +75,10 @@ class GMM(Detector):
             require(size <= FULL_BYTES, "gmm.covariance=full", got, wanted, "Use tied")
             order, ends = np.argsort(group, kind="stable"), np.cumsum(counts)
             matrices = (
-                np.cov(centred(np.asarray(rows)[own].astype(np.float64)).T, bias=True).reshape(c, c)
-                for own in np.split(order, ends[:-1])
+                np.cov(centred(np.asarray(rows)[members].astype(np.float64)).T, bias=True).reshape(
+                    c, c
+                )
+                for members in np.split(order, ends[:-1])
             )
         else:
             weights = np.full(k, 1 / counts.sum())
@@ -79,7 +92,7 @@ class GMM(Detector):
         return GMMState(*(jnp.asarray(part, jnp.float32) for part in parts))
 
     def score(self, state, outputs, head):
-        rows = outputs.pooled - state.shift[None, :]
+        rows = outputs.penultimate - state.shift[None, :]
         if len(state.whiteners) == 1:
             white = jnp.matmul(rows, state.whiteners[0], precision="highest")
             product = jnp.matmul(white, state.means.T, precision="highest")
@@ -88,9 +101,9 @@ class GMM(Detector):
         else:
 
             def one_class(parts):
-                whiten, own_mean = parts
+                whiten, centre = parts
                 white = jnp.matmul(rows, whiten, precision="highest")
-                return -0.5 * jnp.sum((white - own_mean[None, :]) ** 2, axis=1)
+                return -0.5 * jnp.sum((white - centre[None, :]) ** 2, axis=1)
 
             log_density = jax.lax.map(one_class, (state.whiteners, state.means)).T
         return jax.nn.logsumexp(log_density + state.offsets[None, :], axis=1)

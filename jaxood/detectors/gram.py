@@ -21,30 +21,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
-from jaxood.detectors.parameters import label
-from jaxood.extraction import ForwardContext
+from jaxood.context import Context, Extractor
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.errors import require
 
 
 @dataclass(frozen=True)
-class GramStatistics:
-    """Extractor of the row sums of the Gram matrices of orders 1 to `orders`."""
+class GramStatistics(Extractor):
+    """The row sums of the Gram matrices of orders 1 to `orders`."""
+
+    name: ClassVar[str] = "gram"
 
     orders: int = 5
 
-    def __call__(self, context: ForwardContext) -> Float[Array, "n d"]:
-        feature_map = context.outputs.feature_map.astype(jnp.float32)
+    def __call__(self, context: Context) -> Float[Array, "n d"]:
+        feature_map = context.feature_map
         n, h, w, c = feature_map.shape
         values = feature_map.reshape(n, h * w, c)
         # Powers up to twice the order: without the two scales they leave float32's range.
-        own = jnp.maximum(jnp.abs(values).max(axis=1, keepdims=True), 1e-30)
-        largest = own.max(axis=2, keepdims=True)
+        peaks = jnp.maximum(jnp.abs(values).max(axis=1, keepdims=True), 1e-30)
+        largest = peaks.max(axis=2, keepdims=True)
         statistics = []
         for order in range(1, self.orders + 1):
             total = ((values / largest) ** order).sum(axis=2)
-            rows = jnp.einsum("npc,np->nc", (values / own) ** order, total, precision="highest")
+            rows = jnp.einsum("npc,np->nc", (values / peaks) ** order, total, precision="highest")
             root = jnp.sign(rows) * jnp.abs(rows) ** (1 / order)
-            statistics.append(root * own[:, 0] * largest[:, 0])
+            statistics.append(root * peaks[:, 0] * largest[:, 0])
         return jnp.concatenate(statistics, axis=1)
 
 
@@ -57,22 +59,23 @@ class GramState(NamedTuple):
 class Gram(Detector):
     """Minus the deviation from the predicted class's range."""
 
-    orders: int = 5
+    name: ClassVar[str] = "gram"
+    paper: ClassVar[str] = "Sastry, Oore, ICML 2020"
+    State: ClassVar[type] = GramState
+    needs_train: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
-    State: ClassVar = GramState
-    needs_train: ClassVar = True
+    orders: int = 5
 
     def __post_init__(self):
         require(self.orders > 0, "gram.orders", self.orders, "a positive number")
 
     @property
     def extractors(self):
-        statistics = GramStatistics(self.orders)
-        return {label("gram", statistics): statistics}
+        return (GramStatistics(self.orders),)
 
     def _statistics(self, outputs):
-        (name,) = self.extractors
-        return outputs.extras[name]
+        return outputs.extras[self.extractors[0].key]
 
     def fit(self, train, labels, head):
         statistics = np.asarray(self._statistics(train))
@@ -80,9 +83,9 @@ class Gram(Detector):
         k = train.logits.shape[1]
         low = np.repeat(statistics.min(axis=0)[None], k, axis=0)
         high = np.repeat(statistics.max(axis=0)[None], k, axis=0)
-        for own in np.unique(predicted):
-            members = statistics[predicted == own]
-            low[own], high[own] = members.min(axis=0), members.max(axis=0)
+        for top in np.unique(predicted):
+            members = statistics[predicted == top]
+            low[top], high[top] = members.min(axis=0), members.max(axis=0)
         return GramState(jnp.asarray(low), jnp.asarray(high))
 
     def score(self, state, outputs, head):

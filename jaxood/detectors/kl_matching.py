@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector
+from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.statistics import class_means
 
 
@@ -32,8 +32,11 @@ def _softmax(logits):
 class KLMatching(Detector):
     """Minus the divergence to the nearest typical prediction; needs no labels."""
 
-    State: ClassVar = KLMatchingState
-    needs_train: ClassVar = True
+    name: ClassVar[str] = "kl_matching"
+    paper: ClassVar[str] = "Hendrycks, Basart, Mazeika et al., ICML 2022"
+    State: ClassVar[type] = KLMatchingState
+    needs_train: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
     def fit(self, train, labels, head):
         _, _, typical = class_means(train.logits, train.logits.argmax(axis=1), _softmax)

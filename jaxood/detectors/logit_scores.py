@@ -11,11 +11,13 @@ With p = softmax(logits), k classes:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxood.detectors.contract import Detector, require
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.errors import require
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class MSP(Detector):
     `energy` still tell them apart.
     """
 
+    name: ClassVar[str] = "msp"
+    paper: ClassVar[str] = "Hendrycks, Gimpel, ICLR 2017"
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+
     def score(self, state, outputs, head):
         return jax.nn.softmax(outputs.logits, axis=-1).max(axis=-1)
 
@@ -34,6 +40,10 @@ class MSP(Detector):
 class MaxLogit(Detector):
     """The largest logit."""
 
+    name: ClassVar[str] = "maxlogit"
+    paper: ClassVar[str] = "Hendrycks, Basart, Mazeika et al., ICML 2022"
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+
     def score(self, state, outputs, head):
         return outputs.logits.max(axis=-1)
 
@@ -41,6 +51,10 @@ class MaxLogit(Detector):
 @dataclass(frozen=True)
 class Energy(Detector):
     """Minus the free energy; the paper and OpenOOD use a temperature of 1."""
+
+    name: ClassVar[str] = "energy"
+    paper: ClassVar[str] = "Liu, Wang, Owens, Li, NeurIPS 2020"
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
     temperature: float = 1.0
 
@@ -56,6 +70,10 @@ class Energy(Detector):
 class KL(Detector):
     """Cross-entropy of the uniform distribution against the prediction: KL(U, p) + log k."""
 
+    name: ClassVar[str] = "kl"
+    paper: ClassVar[str] = "Park, Jung, Teoh, ICCV 2023"
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+
     def score(self, state, outputs, head):
         return -jax.nn.log_softmax(outputs.logits, axis=-1).mean(axis=-1)
 
@@ -63,6 +81,10 @@ class KL(Detector):
 @dataclass(frozen=True)
 class Entropy(Detector):
     """Minus the entropy of the prediction."""
+
+    name: ClassVar[str] = "entropy"
+    paper: ClassVar[str] = "Shannon, 1948"
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
     def score(self, state, outputs, head):
         log_p = jax.nn.log_softmax(outputs.logits, axis=-1)
@@ -75,6 +97,10 @@ class GEN(Detector):
 
     Paper's and OpenOOD's defaults for ImageNet: gamma 0.1, M 100.
     """
+
+    name: ClassVar[str] = "gen"
+    paper: ClassVar[str] = "Liu, Lochman, Zach, CVPR 2023"
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
     gamma: float = 0.1
     top: int = 100

@@ -4,16 +4,18 @@
 
 Lee, Lee, Lee, Shin: "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
 Adversarial Attacks", NeurIPS 2018, eq. 2, on the penultimate features alone (OpenOOD's MDS).
+The NNGuide code reads pooled ones, before a norm that belongs to the head.
 
 | name | z | S |
-| mahalanobis | pooled | covariance of all rows around their own class mean |
+| mahalanobis | penultimate | covariance of all rows around their own class mean |
 | mahalanobis-nnguide | pooled, L2-normalised, then standardised | unweighted mean over classes of |
 |  | | the (biased) covariance of each |
 | ssd | the same | one class, no labels: SSD of Sehwag et al., ICLR 2021, with one cluster |
 
 The NNGuide code scores exp(-(distance / 2048) / 2), which underflows; minus the distance has the
 same order. Classes without training images are left out, as there (OpenOOD's would give NaN).
-S^+ leaves out directions with less than `rcond` of the largest variance.
+S^+ leaves out directions with less than `rcond` of the largest variance; with no more training
+images than channels that is many of them, which is said aloud.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
+from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.statistics import (
     as_is,
     class_means,
@@ -31,7 +33,10 @@ from jaxood.detectors.statistics import (
     l2_normalised,
     mean,
     pseudo_whitener,
+    warn_of_few_rows,
 )
+from jaxood.errors import require
+from jaxood.outputs import AnyArray
 
 
 class MahalanobisState(NamedTuple):
@@ -57,14 +62,14 @@ def nearest_mean(
     return difference, jnp.sum(difference**2, axis=1)
 
 
-def whitened(state: MahalanobisState, rows: Float[Array, "n c"]) -> Float[Array, "n c"]:
+def whitened(state: MahalanobisState, rows: Float[AnyArray, "n c"]) -> Float[Array, "n c"]:
     centred = (rows - state.shift[None, :]) * state.scale[None, :]
     return jnp.matmul(centred, state.whiten, precision="highest")
 
 
-def normalised(rows: Float[Array, "n c"]) -> Float[Array, "n c"]:
+def normalised(rows: Float[AnyArray, "n c"]) -> Float[Array, "n c"]:
     """Rows of length 1; a row of zeros stays one."""
-    return rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return jnp.asarray(rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def fit_gaussians(rows, labels, rcond, class_weights, prepare=as_is, standardise=False):
@@ -86,7 +91,7 @@ def fit_gaussians(rows, labels, rcond, class_weights, prepare=as_is, standardise
     return MahalanobisState(*(jnp.asarray(part, jnp.float32) for part in parts))
 
 
-def _each_row_alike(counts):
+def each_row_alike(counts):
     return np.full(len(counts), 1 / counts.sum())
 
 
@@ -98,32 +103,40 @@ def _each_class_alike(counts):
 class _Gaussians(Detector):
     """What the three share."""
 
+    State: ClassVar[type] = MahalanobisState
+    needs_train: ClassVar[bool] = True
+
     rcond: float = 1e-6
 
-    State: ClassVar = MahalanobisState
-    needs_train: ClassVar = True
-
     def __post_init__(self):
-        require(0 <= self.rcond < 1, "rcond", self.rcond, "at least 0, below 1")
+        require(0 <= self.rcond < 1, f"{self.name}.rcond", self.rcond, "at least 0, below 1")
 
 
 @dataclass(frozen=True)
 class Mahalanobis(_Gaussians):
-    """As published: pooled features, covariance shared by the classes."""
+    """As published: penultimate features, covariance shared by the classes."""
 
-    needs_labels: ClassVar = True
+    name: ClassVar[str] = "mahalanobis"
+    paper: ClassVar[str] = "Lee, Lee, Lee, Shin, NeurIPS 2018"
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
 
     def fit(self, train, labels, head):
-        return fit_gaussians(train.pooled, labels, self.rcond, _each_row_alike)
+        warn_of_few_rows(self.name, train.penultimate)
+        return fit_gaussians(train.penultimate, labels, self.rcond, each_row_alike)
 
     def score(self, state, outputs, head):
-        return -nearest_mean(whitened(state, outputs.pooled), state.means)[1]
+        return -nearest_mean(whitened(state, outputs.penultimate), state.means)[1]
 
 
+@dataclass(frozen=True)
 class _NormalisedGaussians(_Gaussians):
     """The NNGuide code's: normalised rows, standardised channels, classes weigh the same."""
 
+    reads: ClassVar[tuple[Depth, ...]] = ("pooled",)
+
     def _fit(self, pooled, labels):
+        warn_of_few_rows(self.name, pooled)
         weights = _each_class_alike
         return fit_gaussians(pooled, labels, self.rcond, weights, l2_normalised, True)
 
@@ -135,7 +148,9 @@ class _NormalisedGaussians(_Gaussians):
 class MahalanobisNNGuide(_NormalisedGaussians):
     """The NNGuide code's: normalised and standardised features, every class weighs the same."""
 
-    needs_labels: ClassVar = True
+    name: ClassVar[str] = "mahalanobis-nnguide"
+    paper: ClassVar[str] = "Park, Jung, Teoh, ICCV 2023"
+    needs_labels: ClassVar[bool] = True
 
     def fit(self, train, labels, head):
         return self._fit(train.pooled, labels)
@@ -144,6 +159,9 @@ class MahalanobisNNGuide(_NormalisedGaussians):
 @dataclass(frozen=True)
 class SSD(_NormalisedGaussians):
     """One Gaussian around all training features, which need no labels."""
+
+    name: ClassVar[str] = "ssd"
+    paper: ClassVar[str] = "Sehwag, Chiang, Mittal, ICLR 2021"
 
     def fit(self, train, labels, head):
         return self._fit(train.pooled, np.zeros(len(train.pooled), int))

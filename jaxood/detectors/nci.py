@@ -2,7 +2,8 @@
 
   score = <w_t, z - mu> / ||z - mu|| + alpha ||z||_1,   t = argmax logits
 
-w the columns of the linear layer, z what enters it, mu the mean training feature.
+w the columns of the linear layer, z the penultimate features, mu their mean over the training
+set.
 
 Liu & Qin: "Detecting Out-of-Distribution through the Lens of Neural Collapse", CVPR 2025; alpha
 1e-4 as in OpenOOD.
@@ -14,8 +15,8 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector
-from jaxood.detectors.statistics import mean, penultimate
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.detectors.statistics import mean
 
 
 class NCIState(NamedTuple):
@@ -26,16 +27,20 @@ class NCIState(NamedTuple):
 class NCI(Detector):
     """Proximity to the predicted class's weight vector, and the feature's norm."""
 
+    name: ClassVar[str] = "nci"
+    paper: ClassVar[str] = "Liu, Qin, CVPR 2025"
+    State: ClassVar[type] = NCIState
+    needs_train: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate", "logits")
+
     alpha: float = 1e-4
 
-    State: ClassVar = NCIState
-    needs_train: ClassVar = True
-
     def fit(self, train, labels, head):
-        return NCIState(jnp.asarray(mean(penultimate(train, head)), jnp.float32))
+        return NCIState(jnp.asarray(mean(train.penultimate), jnp.float32))
 
     def score(self, state, outputs, head):
-        features = head.penultimate(outputs.pooled)
+        features = outputs.penultimate
         centred = features - state.centre[None, :]
         weights = head.kernel.T[jnp.argmax(outputs.logits, axis=1)]
         spread = jnp.maximum(jnp.linalg.norm(centred, axis=1), 1e-12)

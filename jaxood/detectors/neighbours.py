@@ -4,11 +4,14 @@
     nnguide:  score(x) = E(x) * mean of the k largest <E(z_i) zbar_i, xbar>
                                                                 (Park, Jung, Teoh, ICCV 2023)
 
-with z_i the pooled features of the bank, x those of the image, bars for L2-normalised rows and
+with z_i the features of the bank, x those of the image, bars for L2-normalised rows and
 E = logsumexp of the (unnormalised) logits. The defaults are those of the NNGuide code: k = 10
 with a bank of 1 % of the training set, which is also what Sun et al. use at 1 % (OpenOOD has
-k = 50 with all of CIFAR). Sun et al. score minus the distance to the k-th neighbour; on the unit
-sphere that is `-sqrt(2 - 2 * product)`, so the order is the same.
+k = 50 with all of CIFAR). nnguide reads pooled features, before a norm that belongs to the head, as
+that code does; knn penultimate ones, as Sun et al. and OpenOOD do, or pooled ones
+(`knn[features=pooled]`), as the NNGuide code does. Sun et al. score minus the
+distance to the k-th neighbour; on the unit sphere that is `-sqrt(2 - 2 * product)`, so the order is
+the same.
 
 The search is a blocked matrix product with a running top-k. No approximation: among chunks of
 adjacent bank rows, the k with the largest maxima hold the k best rows, so only those are sorted.
@@ -19,7 +22,7 @@ import logging
 import os
 import weakref
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +31,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from jaxood.detectors.contract import Detector, require
-from jaxood.errors import UsageError, choose
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.errors import UsageError, choose, require
+from jaxood.outputs import AnyArray
 
 QUERY_BLOCK = 1024
 BANK_BLOCK = 4096
@@ -47,12 +51,12 @@ class Bank(NamedTuple):
     """What is searched.
 
     Attributes:
-      rows: L2-normalised, for nnguide times the energy; float32 or bfloat16.
+      rows: [b, c] L2-normalised, for nnguide times the energy; float32 or bfloat16.
       size: how many rows count; the rest is padding for an even share over devices.
     """
 
-    rows: "Float[Array, 'b c'] | HostRows"
-    size: Int[Array, ""]
+    rows: "AnyArray | HostRows"
+    size: Int[AnyArray, ""]
 
 
 class _Handle:
@@ -103,16 +107,16 @@ def _top(products: Float[Array, "n b"], k: int) -> Neighbours:
     _, chosen = jax.lax.top_k(chunks.max(axis=-1), k)
     chosen = jnp.sort(chosen, axis=-1)  # so that equal products stay in the order of the bank
     candidates = jnp.take_along_axis(chunks, chosen[:, :, None], axis=1)
-    best, place = jax.lax.top_k(candidates.reshape(n, k * CHUNK), k)
-    chunk = jnp.take_along_axis(chosen, place // CHUNK, axis=-1)
-    return Neighbours(best, chunk * CHUNK + place % CHUNK)
+    best, rank = jax.lax.top_k(candidates.reshape(n, k * CHUNK), k)
+    chunk = jnp.take_along_axis(chosen, rank // CHUNK, axis=-1)
+    return Neighbours(best, chunk * CHUNK + rank % CHUNK)
 
 
 def _merge(first: Neighbours, second: Neighbours, k: int) -> Neighbours:
     products = jnp.concatenate([first.products, second.products], axis=-1)
     indices = jnp.concatenate([first.indices, second.indices], axis=-1)
-    best, place = jax.lax.top_k(products, k)
-    return Neighbours(best, jnp.take_along_axis(indices, place, axis=-1))
+    best, column = jax.lax.top_k(products, k)
+    return Neighbours(best, jnp.take_along_axis(indices, column, axis=-1))
 
 
 def _even(total: int, largest: int) -> int:
@@ -125,7 +129,7 @@ def _none_yet(n: int, k: int) -> Neighbours:
     return Neighbours(jnp.full((n, k), -jnp.inf), jnp.zeros((n, k), jnp.int32))
 
 
-def _search(queries: Float[Array, "n c"], bank: Bank, k: int) -> Neighbours:
+def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int) -> Neighbours:
     """On one device: query blocks times bank blocks. A last block overlaps the one before it."""
     (n, _), (b, _) = queries.shape, bank.rows.shape
     query_block, bank_block = _even(n, QUERY_BLOCK), _even(b, BANK_BLOCK)
@@ -165,7 +169,7 @@ def _search(queries: Float[Array, "n c"], bank: Bank, k: int) -> Neighbours:
 
 
 def nearest(
-    queries: Float[Array, "n c"], bank: Bank, k: int, mesh: Mesh | None = None
+    queries: Float[AnyArray, "n c"], bank: Bank, k: int, mesh: Mesh | None = None
 ) -> Neighbours:
     """The k bank rows with the largest inner product with each query; exact, jit-able.
 
@@ -178,7 +182,7 @@ def nearest(
     if mesh is None:
         return _search(queries, bank, k)
     (axis,), devices = mesh.axis_names, mesh.size
-    rows = jnp.pad(bank.rows, ((0, -bank.rows.shape[0] % devices), (0, 0)))
+    rows = jnp.pad(cast(jax.Array, bank.rows), ((0, -bank.rows.shape[0] % devices), (0, 0)))
     part = rows.shape[0] // devices
 
     def local(queries, rows, size):
@@ -190,8 +194,8 @@ def nearest(
     gathered = jax.shard_map(
         local, mesh=mesh, in_specs=(P(), P(axis), P()), out_specs=P(), check_vma=False
     )(queries, rows, bank.size)
-    best, place = jax.lax.top_k(gathered.products, k)
-    return Neighbours(best, jnp.take_along_axis(gathered.indices, place, axis=-1))
+    best, column = jax.lax.top_k(gathered.products, k)
+    return Neighbours(best, jnp.take_along_axis(gathered.indices, column, axis=-1))
 
 
 def device_mesh() -> Mesh:
@@ -200,7 +204,7 @@ def device_mesh() -> Mesh:
 
 
 def share(rows: Float[np.ndarray, "b c"], mesh: Mesh) -> Float[Array, "b+ c"]:
-    """Rows of zeros make the shares equal, whole chunks; each device then holds its own only."""
+    """Rows of zeros make the shares equal, whole chunks; each device then holds its share only."""
     rows = np.pad(rows, ((0, -len(rows) % (CHUNK * mesh.size)), (0, 0)))
     return jax.device_put(rows, NamedSharding(mesh, P(*mesh.axis_names)))
 
@@ -248,67 +252,85 @@ class _NeighbourDetector(Detector):
         beyond the memory of all devices.
     """
 
+    State: ClassVar[type] = Bank
+    needs_train: ClassVar[bool] = True
+
     k: int = 10
     dtype: Literal["float32", "bfloat16"] = "float32"
     memory: Literal["device", "shared", "host"] = "device"
 
-    State: ClassVar = Bank
-    needs_train: ClassVar = True
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__.lower()
-
     def __post_init__(self):
-        choose(f"{self._name}.dtype", self.dtype, ("float32", "bfloat16"))
-        choose(f"{self._name}.memory", self.memory, ("device", "shared", "host"))
+        choose(f"{self.name}.dtype", self.dtype, ("float32", "bfloat16"))
+        choose(f"{self.name}.memory", self.memory, ("device", "shared", "host"))
 
     def _bank(self, rows: Float[np.ndarray, "b c"]) -> Bank:
-        size = len(rows)
+        rows = rows.astype(jnp.dtype(self.dtype), copy=False)
+        return self.restored(Bank(rows, np.asarray(len(rows), np.int32)))
+
+    def restored(self, state: Bank) -> Bank:
+        """Puts rows that are on the host where `memory` says."""
+        rows, size = np.asarray(state.rows), int(state.size)
         require(
-            1 <= self.k <= size,
-            f"{self._name}.k",
+            1 <= self.k <= size <= len(rows),
+            f"{self.name}.k",
             self.k,
-            f"1 to {size}, the rows of the bank",
+            f"1 to {min(size, len(rows))}, the rows of the bank",
             "Use another k, or a larger part of the training set",
         )
-        return self.place(Bank(rows.astype(jnp.dtype(self.dtype), copy=False), np.int32(size)))
-
-    def place(self, state: Bank) -> Bank:
-        """Puts rows that are on the host where `memory` says."""
         if self.memory == "host":
-            return state._replace(rows=HostRows(state.rows))
-        _announce(self._name, self.memory, state.rows.shape, self.dtype)
+            return Bank(HostRows(rows), jnp.asarray(state.size))
+        _announce(self.name, self.memory, (rows.shape[0], rows.shape[1]), self.dtype)
         shared = self.memory == "shared"
-        rows = share(state.rows, device_mesh()) if shared else jnp.asarray(state.rows)
-        return state._replace(rows=rows)
+        placed = share(rows, device_mesh()) if shared else jnp.asarray(rows)
+        return Bank(placed, jnp.asarray(state.size))
 
-    def _products(self, state: Bank, pooled: Float[Array, "n c"]) -> Float[Array, "n k"]:
+    def _products(self, state: Bank, features: Float[AnyArray, "n c"]) -> Float[Array, "n k"]:
         """With the normalised queries: their order is that of the queries as they are."""
         mesh = device_mesh() if self.memory == "shared" else None
-        length = jnp.linalg.norm(pooled, axis=1, keepdims=True)
-        return nearest(pooled, state, self.k, mesh).products / jnp.maximum(length, 1e-12)
+        length = jnp.linalg.norm(features, axis=1, keepdims=True)
+        return nearest(features, state, self.k, mesh).products / jnp.maximum(length, 1e-12)
 
 
-def _unit_rows(pooled: Float[Array, "b c"]) -> Float[np.ndarray, "b c"]:
-    rows = np.asarray(pooled, np.float32)
+def _unit_rows(features: Float[AnyArray, "b c"]) -> Float[np.ndarray, "b c"]:
+    rows = np.asarray(features, np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True)
 class Knn(_NeighbourDetector):
-    """Inner product with the k-th nearest row of the bank."""
+    """Inner product with the k-th nearest row of the bank.
+
+    Attributes:
+      features: which are compared. Where no norm belongs to the head both are the same.
+    """
+
+    name: ClassVar[str] = "knn"
+    paper: ClassVar[str] = "Sun, Ming, Zhu, Li, ICML 2022"
+
+    features: Literal["penultimate", "pooled"] = "penultimate"
+
+    def __post_init__(self):
+        super().__post_init__()
+        choose("knn.features", self.features, ("penultimate", "pooled"))
+
+    @property
+    def reads(self) -> tuple[Depth, ...]:
+        return (self.features,)
 
     def fit(self, train, labels, head):
-        return self._bank(_unit_rows(train.pooled))
+        return self._bank(_unit_rows(getattr(train, self.features)))
 
     def score(self, state, outputs, head):
-        return self._products(state, outputs.pooled)[:, -1]
+        return self._products(state, getattr(outputs, self.features))[:, -1]
 
 
 @dataclass(frozen=True)
 class NNGuide(_NeighbourDetector):
-    """Energy times the mean product with the k nearest rows, which carry their own energies."""
+    """Energy times the mean product with the k nearest rows, each times its energy."""
+
+    name: ClassVar[str] = "nnguide"
+    paper: ClassVar[str] = "Park, Jung, Teoh, ICCV 2023"
+    reads: ClassVar[tuple[Depth, ...]] = ("pooled", "logits")
 
     def fit(self, train, labels, head):
         energy = np.asarray(jax.nn.logsumexp(jnp.asarray(train.logits), axis=1))

@@ -10,44 +10,69 @@ the colour scales by which the authors' code and OpenOOD divide for every data s
 Near T = 1000 all probabilities are almost 1/k, and float32 has few digits left to tell them
 apart: the logarithm of k times the probability has the same order and keeps them.
 
-The nudged image is a view of its own, so transforms see its features: `react+odin`.
+The nudged image is a view that comes with the method, so transforms see its features:
+`react+odin`. The step is below what bfloat16 tells apart where |x| > 2: in a run in bfloat16 the
+model's weights stay as they are there, and the arithmetic is float32's.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
-from jaxood.detectors.parameters import label
-from jaxood.extraction import ForwardContext
+from jaxood.context import Context, Model, View
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.errors import require
 
 COLOUR_SCALES = (63.0 / 255.0, 62.1 / 255.0, 66.7 / 255.0)
 
 
 @dataclass(frozen=True)
-class NudgedFeatures:
-    """Extractor of the pooled features of the nudged image."""
+class NudgedFeatures(View):
+    """The pooled features of the nudged image."""
+
+    name: ClassVar[str] = "odin"
+    paper: ClassVar[str] = "Liang, Li, Srikant, ICLR 2018"
 
     temperature: float = 1000.0
     epsilon: float = 0.0014
 
-    def __call__(self, context: ForwardContext) -> Float[Array, "n c"]:
+    def __call__(self, context: Context) -> Float[Array, "n c"]:
+        model = _in_float32(context.model, context.images.dtype)
+
         def confidence(images):
-            logits = context.forward(images).logits / self.temperature
+            logits = model(images).logits / self.temperature
             return (logits.max(axis=1) - jax.nn.logsumexp(logits, axis=1)).sum()
 
-        gradient = jax.grad(confidence)(context.images)
+        images = context.images.astype(jnp.float32)
+        gradient = jax.grad(confidence)(images)
         towards = jnp.where(gradient > 0, 1.0, -1.0)
         step = self.epsilon * towards / jnp.asarray(COLOUR_SCALES)[None, None, None]
-        images = context.images.astype(jnp.float32) + step
-        return context.forward(images.astype(context.images.dtype)).pooled
+        return jnp.asarray(model(images + step).pooled)
+
+
+def _in_float32(model: Model, dtype: jnp.dtype) -> Model:
+    """The model with its weights in float32, where the run is in another `dtype`."""
+    if dtype == jnp.float32:
+        return model
+    graphdef, weights = nnx.split(model)
+
+    def converted(leaf):
+        return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return nnx.merge(graphdef, jax.tree.map(converted, weights))
 
 
 @dataclass(frozen=True)
 class ODIN(Detector):
     """Log of the largest probability at `temperature`, relative to the uniform's."""
+
+    name: ClassVar[str] = "odin"
+    paper: ClassVar[str] = "Liang, Li, Srikant, ICLR 2018"
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
     temperature: float = 1000.0
     epsilon: float = 0.0014
@@ -58,8 +83,7 @@ class ODIN(Detector):
 
     @property
     def view(self):
-        nudged = NudgedFeatures(self.temperature, self.epsilon)
-        return label("odin", nudged), nudged
+        return NudgedFeatures(self.temperature, self.epsilon)
 
     def score(self, state, outputs, head):
         behind = outputs.logits - outputs.logits.max(axis=1, keepdims=True)

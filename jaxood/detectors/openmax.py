@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.errors import require
 
 TRANSLATION = 10_000.0
 
@@ -66,12 +67,15 @@ def fit_weibull(tails: Float[np.ndarray, "k t"]) -> tuple[np.ndarray, np.ndarray
 class OpenMax(Detector):
     """Log-odds of the known classes after the Weibull revision of the largest logits."""
 
+    name: ClassVar[str] = "openmax"
+    paper: ClassVar[str] = "Bendale, Boult, CVPR 2016"
+    State: ClassVar[type] = OpenMaxState
+    needs_train: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+
     alpha: int = 10
     tail: int = 20
-
-    State: ClassVar = OpenMaxState
-    needs_train: ClassVar = True
-    needs_labels: ClassVar = True
 
     def __post_init__(self):
         require(self.alpha > 0, "openmax.alpha", self.alpha, "a positive number of classes")
@@ -84,12 +88,12 @@ class OpenMax(Detector):
         means, least = np.zeros((k, k)), np.full(k, -TRANSLATION)
         shape, offset = np.full(k, 1e6), np.zeros(k)  # far from everything: w = 1
         tails, present = [], np.unique(labels)
-        for own in present:
-            members = labels == own
+        for label in present:
+            members = labels == label
             chosen = logits[members & right] if (members & right).any() else logits[members]
-            means[own] = chosen.mean(axis=0)
-            distances = np.sort(np.linalg.norm(chosen - means[own], axis=1))[-self.tail :]
-            least[own] = distances[0]
+            means[label] = chosen.mean(axis=0)
+            distances = np.sort(np.linalg.norm(chosen - means[label], axis=1))[-self.tail :]
+            least[label] = distances[0]
             tails.append(
                 np.pad(
                     distances - distances[0],

@@ -9,21 +9,24 @@ positions comes from the p x p Gram matrix.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxood.extraction import ForwardContext
-from jaxood.purification import require_mean_pooling
+from jaxood.context import Context, View
 
 
 @dataclass(frozen=True)
-class RankFeat:
-    """Extractor of the pooled features that remain."""
+class RankFeat(View):
+    """Pooled features without the largest singular component of the feature map."""
 
-    def __call__(self, context: ForwardContext) -> Float[Array, "n c"]:
-        require_mean_pooling(context.pooling)
-        feature_map = context.outputs.feature_map.astype(jnp.float32)
+    name: ClassVar[str] = "rankfeat"
+    paper: ClassVar[str] = "Song, Sebe, Wang, NeurIPS 2022"
+
+    def __call__(self, context: Context) -> Float[Array, "n c"]:
+        context.require_mean_pooling(self.name)
+        feature_map = context.feature_map
         n, h, w, c = feature_map.shape
         values = feature_map.reshape(n, h * w, c)
         gram = jnp.einsum("npc,nqc->npq", values, values, precision="highest")

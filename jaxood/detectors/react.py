@@ -1,6 +1,8 @@
-"""ReAct: pooled features are cut off at a value that few training features pass.
+"""ReAct: features are cut off at a value that few training features pass.
 
-  pooled' = min(pooled, c),   c = the given percentile of all training features
+  z' = min(z, c),   c = the given percentile of all training features
+
+z the penultimate features, as in OpenOOD.
 
 Sun, Guo, Li: "ReAct: Out-of-distribution Detection With Rectified Activations", NeurIPS 2021.
 OpenOOD's percentile is 90; the NNGuide code takes the 95th, over its bank
@@ -14,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Transform, require
-from jaxood.outputs import with_pooled
+from jaxood.detectors.contract import Depth, Transform
+from jaxood.errors import require
+from jaxood.outputs import with_penultimate
 
 
 class ReActState(NamedTuple):
@@ -24,20 +27,25 @@ class ReActState(NamedTuple):
 
 @dataclass(frozen=True)
 class ReAct(Transform):
-    """Cuts pooled features off at a percentile of the training features."""
+    """Cuts penultimate features off at a percentile of the training features."""
+
+    name: ClassVar[str] = "react"
+    paper: ClassVar[str] = "Sun, Guo, Li, NeurIPS 2021"
+    State: ClassVar[type] = ReActState
+    needs_train: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
 
     percentile: float = 90.0
-
-    State: ClassVar = ReActState
-    needs_train: ClassVar = True
 
     def __post_init__(self):
         wanted = "a percentile between 0 and 100"
         require(0 < self.percentile <= 100, "react.percentile", self.percentile, wanted)
 
     def fit(self, train, labels, head):
-        threshold = np.percentile(np.asarray(train.pooled), self.percentile)
+        threshold = np.percentile(np.asarray(train.penultimate), self.percentile)
         return ReActState(jnp.asarray(threshold, jnp.float32))
 
     def apply(self, state, outputs, head):
-        return with_pooled(outputs, jnp.minimum(outputs.pooled, state.threshold), head)
+        cut = jnp.minimum(outputs.penultimate, state.threshold)
+        return with_penultimate(outputs, cut, head)

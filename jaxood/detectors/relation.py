@@ -2,7 +2,7 @@
 
   score = sum_i r_i^pow [r_i > 0.03],   r_i = max(<zbar, zbar_i>, 0) * <p, p_i>
 
-zbar the L2-normalised pooled features, p the softmax, i over the bank.
+zbar the L2-normalised penultimate features, as in OpenOOD, p the softmax, i over the bank.
 
 Kim, Oh, Yun, Lee, Song, Song: "Neural Relation Graph: A Unified Framework for Identifying Label
 Noise and Outlier Data", NeurIPS 2023; the cut at 0.03 and pow 1 as in the authors' code and
@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
+from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.mahalanobis import normalised
+from jaxood.errors import require
 
 BLOCK = 1024
 
@@ -33,18 +34,21 @@ class RelationState(NamedTuple):
 class Relation(Detector):
     """Sum of relations above the cut."""
 
+    name: ClassVar[str] = "relation"
+    paper: ClassVar[str] = "Kim, Oh, Yun, Lee, Song, Song, NeurIPS 2023"
+    State: ClassVar[type] = RelationState
+    needs_train: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate", "logits")
+
     pow: float = 1.0
     cut: float = 0.03
-
-    State: ClassVar = RelationState
-    needs_train: ClassVar = True
 
     def __post_init__(self):
         require(self.pow > 0, "relation.pow", self.pow, "a positive number")
         require(0 <= self.cut < 1, "relation.cut", self.cut, "at least 0, below 1")
 
     def fit(self, train, labels, head):
-        features = normalised(jnp.asarray(train.pooled))
+        features = normalised(jnp.asarray(train.penultimate))
         probabilities = jax.nn.softmax(jnp.asarray(train.logits), axis=1)
         missing = -len(features) % BLOCK
         return RelationState(
@@ -52,7 +56,7 @@ class Relation(Detector):
         )
 
     def score(self, state, outputs, head):
-        features = normalised(outputs.pooled)
+        features = normalised(outputs.penultimate)
         probabilities = jax.nn.softmax(outputs.logits, axis=1)
 
         def add_block(total, start):

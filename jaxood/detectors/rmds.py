@@ -4,7 +4,11 @@
   M_k(z) = (z - mu_k)^T S^+ (z - mu_k), S as for `mahalanobis`; M_0: mean and covariance of all
 
 Ren, Fort, Liu, Roy, Padhy, Lakshminarayanan: "A Simple Fix to Mahalanobis Distance for Improving
-Near-OOD Detection", 2021, eq. 2. Classes without training images are left out.
+Near-OOD Detection", 2021, eq. 2, on the penultimate features, as in OpenOOD. Classes without
+training images are left out.
+
+With no more training images than channels the two covariances leave out different directions, and
+their difference is the difference of the directions: refused.
 """
 
 from dataclasses import dataclass
@@ -14,8 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
-from jaxood.detectors.mahalanobis import Mahalanobis, MahalanobisState, nearest_mean, whitened
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.detectors.mahalanobis import (
+    MahalanobisState,
+    each_row_alike,
+    fit_gaussians,
+    nearest_mean,
+    whitened,
+)
+from jaxood.errors import require
 
 
 class RMDSState(NamedTuple):
@@ -30,25 +41,32 @@ class RMDSState(NamedTuple):
 
 @dataclass(frozen=True)
 class RMDS(Detector):
-    """Relative Mahalanobis distance on the pooled features."""
+    """Relative Mahalanobis distance on the penultimate features."""
+
+    name: ClassVar[str] = "rmds"
+    paper: ClassVar[str] = "Ren, Fort, Liu et al., 2021"
+    State: ClassVar[type] = RMDSState
+    needs_train: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
 
     rcond: float = 1e-6
-
-    State: ClassVar = RMDSState
-    needs_train: ClassVar = True
-    needs_labels: ClassVar = True
 
     def __post_init__(self):
         require(0 <= self.rcond < 1, "rmds.rcond", self.rcond, "at least 0, below 1")
 
     def fit(self, train, labels, head):
-        classes = Mahalanobis(self.rcond).fit(train, labels, head)
-        one = np.zeros(len(train.pooled), int)
-        background = Mahalanobis(self.rcond).fit(train, one, head)
+        rows = train.penultimate
+        count, c = rows.shape
+        got = f"{count} training images of {c} channels"
+        require(count > c, "method rmds", got, f"more than {c} training images")
+        one = np.zeros(count, int)
+        classes = fit_gaussians(rows, labels, self.rcond, each_row_alike)
+        background = fit_gaussians(rows, one, self.rcond, each_row_alike)
         return RMDSState(*classes, background.whiten)
 
     def score(self, state, outputs, head):
         classes = MahalanobisState(*state[:-1])
-        _, distance = nearest_mean(whitened(classes, outputs.pooled), state.means)
-        everything = whitened(classes._replace(whiten=state.background), outputs.pooled)
+        _, distance = nearest_mean(whitened(classes, outputs.penultimate), state.means)
+        everything = whitened(classes._replace(whiten=state.background), outputs.penultimate)
         return jnp.sum(everything**2, axis=1) - distance

@@ -5,7 +5,7 @@
 
 Zhang, Fu, Chen et al.: "Out-of-Distribution Detection Based on In-Distribution Data Patterns
 Memorization with Modern Hopfield Energy", ICLR 2023. Inner product, as OpenOOD's default, on the
-features that enter the linear layer. A class whose training images are all misclassified takes
+penultimate features. A class whose training images are all misclassified takes
 all of them; each class of the model needs at least one image.
 """
 
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
-from jaxood.detectors.statistics import class_means, penultimate
+from jaxood.detectors.contract import Depth, Detector
+from jaxood.detectors.statistics import class_means
+from jaxood.errors import require
 
 
 class SHEState(NamedTuple):
@@ -28,25 +29,30 @@ class SHEState(NamedTuple):
 class SHE(Detector):
     """Inner product with the predicted class's mean feature."""
 
-    State: ClassVar = SHEState
-    needs_train: ClassVar = True
-    needs_labels: ClassVar = True
+    name: ClassVar[str] = "she"
+    paper: ClassVar[str] = "Zhang, Fu, Chen et al., ICLR 2023"
+    State: ClassVar[type] = SHEState
+    needs_train: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate", "logits")
 
-    def fit(self, train, labels, head):
-        k, labels = train.logits.shape[1], np.asarray(labels)
-        missing = sorted(set(range(k)) - set(labels.tolist()))
+    def check(self, labels, classes):
+        missing = np.setdiff1d(np.arange(classes or 0), labels)
         require(
-            not missing,
+            not len(missing),
             "method she",
-            f"no training image of {len(missing)} of {k} classes (class {missing[:1]})",
+            f"no training image of {len(missing)} of {classes} classes (class {missing[:1]})",
             "at least one of each class",
         )
+
+    def fit(self, train, labels, head):
+        k = train.logits.shape[1]
         right = np.asarray(train.logits).argmax(axis=1) == labels
         wholly_wrong = np.setdiff1d(np.arange(k), labels[right])
         kept = right | np.isin(labels, wholly_wrong)
-        rows = np.asarray(penultimate(train, head))[kept]
+        rows = np.asarray(train.penultimate)[kept]
         return SHEState(jnp.asarray(class_means(rows, labels[kept])[2], jnp.float32))
 
     def score(self, state, outputs, head):
         patterns = state.patterns[jnp.argmax(outputs.logits, axis=1)]
-        return jnp.sum(head.penultimate(outputs.pooled) * patterns, axis=1)
+        return jnp.sum(outputs.penultimate * patterns, axis=1)

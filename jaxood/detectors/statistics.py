@@ -4,19 +4,16 @@ float64, because the inverse of a covariance magnifies its rounding; blocks, bec
 be a memory map of millions. The memory beside the rows is a few arrays of c x c.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxood.detectors.blocks import map_blocks
-from jaxood.outputs import Head, LinearHead, ModelOutputs
-
 BLOCK = 4096
 
-Rows = Float[np.ndarray, "n c"]
-Prepare = Callable[[Rows], Rows]
+Rows = np.ndarray  # [n, c]; a memory map will do
+Prepared = Callable[[Rows], Rows]
 
 
 def as_is(rows: Rows) -> Rows:
@@ -28,25 +25,25 @@ def l2_normalised(rows: Rows) -> Rows:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def blocks(rows: Rows, prepare: Prepare = as_is) -> Iterator[tuple[slice, Rows]]:
-    """The rows in float64, block by block, each with its place."""
+def blocks(rows: Rows, prepare: Prepared = as_is) -> Iterator[tuple[slice, Rows]]:
+    """The rows in float64, block by block, each with the slice it is."""
     for start in range(0, len(rows), BLOCK):
-        place = slice(start, start + BLOCK)
-        yield place, prepare(np.asarray(rows[place], np.float64))
+        part = slice(start, start + BLOCK)
+        yield part, prepare(np.asarray(rows[part], np.float64))
 
 
-def mean(rows: Rows, prepare: Prepare = as_is) -> Float[np.ndarray, " c"]:
+def mean(rows: Rows, prepare: Prepared = as_is) -> Float[np.ndarray, " c"]:
     return sum(block.sum(axis=0) for _, block in blocks(rows, prepare)) / len(rows)
 
 
 def class_means(
-    rows: Rows, labels: Int[np.ndarray, " n"], prepare: Prepare = as_is
+    rows: Rows, labels: Int[np.ndarray, " n"], prepare: Prepared = as_is
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " k"], Float[np.ndarray, "k c"]]:
     """Which class of those present a row is in, how many are in each, and their means."""
     _, group, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), rows.shape[1]))
-    for place, block in blocks(rows, prepare):
-        np.add.at(sums, group[place], block)
+    for part, block in blocks(rows, prepare):
+        np.add.at(sums, group[part], block)
     return group, counts, sums / counts[:, None]
 
 
@@ -55,13 +52,13 @@ def covariance(
     centres: Float[np.ndarray, "k c"],
     group: Int[np.ndarray, " n"],
     weights: Float[np.ndarray, " k"],
-    prepare: Prepare = as_is,
+    prepare: Prepared = as_is,
 ) -> Float[np.ndarray, "c c"]:
     """Sum over rows of `weights[g] (row - centres[g]) (row - centres[g])^T`, g = `group[row]`."""
     total = np.zeros((rows.shape[1],) * 2)
-    for place, block in blocks(rows, prepare):
-        own = group[place]
-        block = (block - centres[own]) * np.sqrt(weights[own])[:, None]
+    for part, block in blocks(rows, prepare):
+        index = group[part]
+        block = (block - centres[index]) * np.sqrt(weights[index])[:, None]
         total += block.T @ block
     return total
 
@@ -80,8 +77,13 @@ def pseudo_whitener(
     return vectors * scale, values
 
 
-def penultimate(outputs: ModelOutputs, head: Head) -> Rows:
-    """What enters the linear layer of the head, for all rows."""
-    if isinstance(head, LinearHead):
-        return outputs.pooled
-    return map_blocks(jax.jit(head.penultimate), outputs.pooled)
+def warn_of_few_rows(name: str, rows: Rows) -> None:
+    """Says aloud when a covariance has fewer rows than it has channels.
+
+    Directions that the training rows do not span have no variance in it: what an image differs by
+    there is not seen, or, with a ridge, is nearly all that is seen.
+    """
+    count, c = rows.shape
+    if count <= c:
+        line = "method %s: a covariance of %d channels from %d training images; better more"
+        logging.getLogger("jaxood").warning(line, name, c, count)

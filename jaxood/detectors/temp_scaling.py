@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector
+from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.statistics import blocks
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -32,10 +32,10 @@ class TempScalingState(NamedTuple):
 def _slope(inverse: float, logits, labels) -> float:
     """Derivative of the mean negative log-likelihood with respect to 1/T."""
     total = 0.0
-    for place, block in blocks(logits):
+    for rows, block in blocks(logits):
         weights = np.exp((block - block.max(axis=1, keepdims=True)) * inverse)
         expected = (weights * block).sum(axis=1) / weights.sum(axis=1)
-        total += np.sum(expected - np.take_along_axis(block, labels[place, None], axis=1)[:, 0])
+        total += np.sum(expected - np.take_along_axis(block, labels[rows, None], axis=1)[:, 0])
     return total / len(logits)
 
 
@@ -43,9 +43,12 @@ def _slope(inverse: float, logits, labels) -> float:
 class TempScaling(Detector):
     """Log-odds of the largest probability after calibration."""
 
-    State: ClassVar = TempScalingState
-    needs_train: ClassVar = True
-    needs_labels: ClassVar = True
+    name: ClassVar[str] = "temp_scaling"
+    paper: ClassVar[str] = "Guo, Pleiss, Sun, Weinberger, ICML 2017"
+    State: ClassVar[type] = TempScalingState
+    needs_train: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
     def fit(self, train, labels, head):
         from scipy.optimize import brentq
@@ -62,5 +65,5 @@ class TempScaling(Detector):
     def score(self, state, outputs, head):
         scaled = outputs.logits / state.temperature
         behind = scaled - scaled.max(axis=1, keepdims=True)
-        own = jnp.argmax(scaled, axis=1)[:, None] == jnp.arange(scaled.shape[1])[None, :]
-        return -jax.nn.logsumexp(jnp.where(own, -jnp.inf, behind), axis=1)
+        largest = jnp.argmax(scaled, axis=1)[:, None] == jnp.arange(scaled.shape[1])[None, :]
+        return -jax.nn.logsumexp(jnp.where(largest, -jnp.inf, behind), axis=1)

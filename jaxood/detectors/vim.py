@@ -7,11 +7,14 @@ Wang, Li, Feng, Zhang: "ViM: Out-Of-Distribution with Virtual-logit Matching", C
 R: the eigenvectors of the training features' second moment around u, from the `dim`-th on.
 
 | name | z | u | dim |
-| vim | what enters the linear layer W, b | -(W^T)^+ b | 1000 (c >= 2048), 512 (c >= 768), c / 2 |
+| vim | penultimate, what enters W, b | -(W^T)^+ b | 1000 (c >= 2048), 512 (c >= 768), c / 2 |
 | vim-nnguide | pooled, L2-normalised | mean of the training features | 500 |
 
 `residual` is the distance part alone, -||R^T (z - u)||, with vim's z and u, and OpenOOD's dim of
 512. Where the features have no more than `dim` channels, c / 2 is taken.
+
+Training features that do not fill the residual space say nothing of how long a residual is: fewer
+of them than channels are refused, and such as have none at all, to float32's precision.
 """
 
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Detector, require
+from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.mahalanobis import normalised
 from jaxood.detectors.statistics import (
     as_is,
@@ -30,8 +33,11 @@ from jaxood.detectors.statistics import (
     covariance,
     l2_normalised,
     mean,
-    penultimate,
 )
+from jaxood.errors import require
+from jaxood.outputs import AnyArray
+
+SMALLEST_RESIDUAL = 1e-5  # of the length of the features: float32 rounds at a hundredth of it
 
 
 class ViMState(NamedTuple):
@@ -50,26 +56,42 @@ def origin_of(head) -> Float[np.ndarray, " c"]:
     return -np.linalg.pinv(kernel.T) @ bias
 
 
-def fit_residual(rows, origin, dim, logits=None, prepare=as_is) -> ViMState:
-    """The residual space, and alpha where there are logits."""
-    c = rows.shape[1]
+def fit_residual(name, rows, origin, dim, logits=None, prepare=as_is) -> ViMState:
+    """The residual space, and alpha where there are logits.
+
+    Raises:
+      UsageError: where the training features have no residual to speak of.
+    """
+    count, c = rows.shape
+    got, wanted = f"{count} training images of {c} channels", f"at least {c} training images"
+    require(count >= c, f"method {name}", got, wanted)
     dim = dim if dim < c else c // 2
     weight, group = np.full(1, 1 / len(rows)), np.zeros(len(rows), int)
     second_moment = covariance(rows, origin[None], group, weight, prepare)
     _, vectors = np.linalg.eigh(second_moment)
     basis = vectors[:, : c - dim]  # eigenvalues come in rising order
+    centred = (block - origin for _, block in blocks(rows, prepare))
+    lengths, wholes = np.sum(
+        [
+            [np.linalg.norm(part, axis=1).sum() for part in (block @ basis, block)]
+            for block in centred
+        ],
+        axis=0,
+    )
+    require(
+        lengths > SMALLEST_RESIDUAL * wholes,
+        f"method {name}",
+        f"training features with a residual of {lengths / count:.1g} beside {wholes / count:.1g}",
+        f"features that vary in more than {dim} directions",
+        f"A smaller {name}.dim may do",
+    )
     alpha = 0.0
     if logits is not None:
-        lengths = sum(
-            np.linalg.norm((block - origin) @ basis, axis=1).sum()
-            for _, block in blocks(rows, prepare)
-        )
-        largest = sum(block.max(axis=1).sum() for _, block in blocks(logits))
-        alpha = largest / lengths if lengths > 0 else 0.0  # constant features have no residual
+        alpha = sum(block.max(axis=1).sum() for _, block in blocks(logits)) / lengths
     return ViMState(*(jnp.asarray(part, jnp.float32) for part in (origin, basis, alpha)))
 
 
-def residual_length(state: ViMState, rows: Float[Array, "n c"]) -> Float[Array, " n"]:
+def residual_length(state: ViMState, rows: Float[AnyArray, "n c"]) -> Float[Array, " n"]:
     centred = rows - state.origin[None, :]
     return jnp.linalg.norm(jnp.matmul(centred, state.residual, precision="highest"), axis=1)
 
@@ -78,40 +100,46 @@ def residual_length(state: ViMState, rows: Float[Array, "n c"]) -> Float[Array, 
 class ViM(Detector):
     """Virtual-logit matching, as published; `dim` None is the paper's choice by channels."""
 
-    dim: int | None = None
+    name: ClassVar[str] = "vim"
+    paper: ClassVar[str] = "Wang, Li, Feng, Zhang, CVPR 2022"
+    State: ClassVar[type] = ViMState
+    needs_train: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate", "logits")
 
-    State: ClassVar = ViMState
-    needs_train: ClassVar = True
+    dim: int | None = None
 
     def __post_init__(self):
         require(self.dim is None or self.dim > 0, "vim.dim", self.dim, "a positive number")
 
     def fit(self, train, labels, head):
-        rows = penultimate(train, head)
+        rows = train.penultimate
         dim = published_dim(rows.shape[1]) if self.dim is None else self.dim
-        return fit_residual(rows, origin_of(head), dim, train.logits)
+        return fit_residual(self.name, rows, origin_of(head), dim, train.logits)
 
     def score(self, state, outputs, head):
-        rows = head.penultimate(outputs.pooled)
         energy = jax.nn.logsumexp(outputs.logits, axis=1)
-        return energy - state.alpha * residual_length(state, rows)
+        return energy - state.alpha * residual_length(state, outputs.penultimate)
 
 
 @dataclass(frozen=True)
 class ViMNNGuide(Detector):
-    """The NNGuide code's: normalised features around their mean, so a head needs no bias."""
+    """The NNGuide code's: normalised pooled features around their mean; no head is needed."""
+
+    name: ClassVar[str] = "vim-nnguide"
+    paper: ClassVar[str] = "Park, Jung, Teoh, ICCV 2023"
+    State: ClassVar[type] = ViMState
+    needs_train: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("pooled", "logits")
 
     dim: int = 500
-
-    State: ClassVar = ViMState
-    needs_train: ClassVar = True
 
     def __post_init__(self):
         require(self.dim > 0, "vim-nnguide.dim", self.dim, "a positive number")
 
     def fit(self, train, labels, head):
         origin = mean(train.pooled, l2_normalised)
-        return fit_residual(train.pooled, origin, self.dim, train.logits, l2_normalised)
+        return fit_residual(self.name, train.pooled, origin, self.dim, train.logits, l2_normalised)
 
     def score(self, state, outputs, head):
         energy = jax.nn.logsumexp(outputs.logits, axis=1)
@@ -122,16 +150,20 @@ class ViMNNGuide(Detector):
 class Residual(Detector):
     """Minus the length of the part outside the principal subspace; no logits."""
 
-    dim: int = 512
+    name: ClassVar[str] = "residual"
+    paper: ClassVar[str] = "Wang, Li, Feng, Zhang, CVPR 2022"
+    State: ClassVar[type] = ViMState
+    needs_train: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
 
-    State: ClassVar = ViMState
-    needs_train: ClassVar = True
+    dim: int = 512
 
     def __post_init__(self):
         require(self.dim > 0, "residual.dim", self.dim, "a positive number")
 
     def fit(self, train, labels, head):
-        return fit_residual(penultimate(train, head), origin_of(head), self.dim)
+        return fit_residual(self.name, train.penultimate, origin_of(head), self.dim)
 
     def score(self, state, outputs, head):
-        return -residual_length(state, head.penultimate(outputs.pooled))
+        return -residual_length(state, outputs.penultimate)

@@ -1,6 +1,8 @@
-"""VRA: pooled features are rectified from both sides.
+"""VRA: features are rectified from both sides.
 
-  pooled' = clip(pooled, low, high): percentiles of all training features
+  z' = clip(z, low, high): percentiles of all training features
+
+z the penultimate features, as in OpenOOD.
 
 Xu, Lin, Zhang et al.: "VRA: Variational Rectified Activation for Out-of-distribution Detection",
 NeurIPS 2023. Percentiles 10 and 90 and values below `low` raised to it, as in OpenOOD; the paper
@@ -14,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Transform, require
-from jaxood.outputs import with_pooled
+from jaxood.detectors.contract import Depth, Transform
+from jaxood.errors import require
+from jaxood.outputs import with_penultimate
 
 
 class VRAState(NamedTuple):
@@ -25,14 +28,18 @@ class VRAState(NamedTuple):
 
 @dataclass(frozen=True)
 class VRA(Transform):
-    """Rectifies pooled features outside two percentiles of the training features."""
+    """Rectifies penultimate features outside two percentiles of the training features."""
+
+    name: ClassVar[str] = "vra"
+    paper: ClassVar[str] = "Xu, Lin, Zhang et al., NeurIPS 2023"
+    State: ClassVar[type] = VRAState
+    needs_train: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
 
     low: float = 10.0
     high: float = 90.0
     below: Literal["clip", "zero"] = "clip"
-
-    State: ClassVar = VRAState
-    needs_train: ClassVar = True
 
     def __post_init__(self):
         wanted = "percentiles, 0 <= low < high <= 100"
@@ -40,10 +47,11 @@ class VRA(Transform):
         require(0 <= self.low < self.high <= 100, "vra.low and vra.high", got, wanted)
 
     def fit(self, train, labels, head):
-        thresholds = np.percentile(np.asarray(train.pooled), [self.low, self.high])
+        thresholds = np.percentile(np.asarray(train.penultimate), [self.low, self.high])
         return VRAState(*jnp.asarray(thresholds, jnp.float32))
 
     def apply(self, state, outputs, head):
         floor = state.low if self.below == "clip" else jnp.zeros_like(state.low)
-        raised = jnp.where(outputs.pooled < state.low, floor, outputs.pooled)
-        return with_pooled(outputs, jnp.minimum(raised, state.high), head)
+        features = outputs.penultimate
+        raised = jnp.where(features < state.low, floor, features)
+        return with_penultimate(outputs, jnp.minimum(raised, state.high), head)

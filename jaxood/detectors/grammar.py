@@ -1,0 +1,259 @@
+"""Methods as text: `score`, `transform+score`, `view+transform+...+score`.
+
+A view or a transform without a score means `+energy`: `sfp` is `sfp+energy`. A part may carry its
+parameters: `react[percentile=95]+knn[k=50]`. One of the user's own is called by its import path:
+`react+my_package.my_module:MyDetector[k=3]`.
+"""
+
+import difflib
+import inspect
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jaxood.context import View
+from jaxood.detectors.contract import Detector, Transform
+from jaxood.detectors.method import ENERGY, Method
+from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
+from jaxood.errors import UsageError, require
+from jaxood.spelling import build, imported, name_of, parameters_of, read, spelled
+
+Settings = Mapping[str, Mapping[str, object]]  # part's name -> parameter -> value
+Sweeps = Mapping[str, Mapping[str, Sequence[object]]]
+Part = Detector | Transform | View
+KINDS = (Detector, Transform, View)
+TABLES: dict[str, type[Part]] = {**VIEWS, **TRANSFORMS, **DETECTORS}
+
+
+def parse_method(
+    method: "str | Method | Part | type[Part]",
+    settings: Settings = {},  # noqa: B006 (never changed)
+) -> Method:
+    """Reads a method.
+
+    Args:
+      method: text as above; a detector, or a transform or view, which is scored by energy; a
+        Method as it is.
+      settings: parameters by part's name, as text or as values, for text; those in the text come
+        first.
+
+    Raises:
+      UsageError: an unknown name or parameter, or an order that makes no sense.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, KINDS):
+        return _method([method])
+    if isinstance(method, type) and issubclass(method, KINDS):
+        return _method([_built(name_of(method), method, {})])
+    if not isinstance(method, str):
+        wanted = "a name, a Method, or a Detector, Transform or View"
+        raise UsageError("method", repr(method), wanted)
+    parts = _with_score(_read(method))
+    return _method(
+        [
+            _built(name, class_of_part(name), {**settings.get(name, {}), **values})
+            for name, values in parts
+        ]
+    )
+
+
+def method_of(text: str, known: Mapping[str, type]) -> Method:
+    """Reads a method without ever importing anything: for text that comes from a file.
+
+    Args:
+      known: classes by import path, for parts and for parameters that are import paths.
+
+    Raises:
+      UsageError: as `parse_method`, and for an import path that is not among them.
+    """
+
+    def require_known(name: str) -> None:
+        wanted = "names of ours, or classes that are given"
+        remedy = "Give the class with parts=, if you trust it: a file starts no code"
+        require(":" not in name or name in known, "parts", f"no {name}", wanted, remedy)
+
+    parts: list[Part] = []
+    for name, values in map(read, _split(text)):
+        require_known(name)
+        for value in values.values():
+            require_known(value)
+        objects = {key: known[value]() for key, value in values.items() if value in known}
+        parts.append(_built(name, known.get(name) or class_of_part(name), {**values, **objects}))
+    return _method(parts)
+
+
+def detector(method: "str | Method | Part | type[Part]", **parameters: object) -> Method:
+    """A method, with parameters for its last part: `detector("knn", k=50)`.
+
+    Raises:
+      UsageError: as `parse_method`.
+    """
+    parsed = parse_method(method)
+    if not parameters:
+        return parsed
+    *before, last = parsed.parts
+    values = {**parameters_of(last), **parameters}
+    return _method([*before, _built(name_of(last), type(last), values)])
+
+
+def parse_methods(
+    methods: "Iterable[str | Method | Part | type[Part]]",
+    settings: Settings = {},  # noqa: B006 (never changed)
+    sweeps: Sweeps = {},  # noqa: B006
+) -> list[Method]:
+    """Reads several methods, each that is text once a combination of the swept parameters.
+
+    A sweep of knn.k over 5 and 10 makes `react+knn` into `react+knn[k=5]` and `react+knn[k=10]`.
+    All of them score the same extracted features. Methods that are the same come once.
+
+    Args:
+      settings: as for `parse_method`.
+      sweeps: lists of values by part's name and parameter; those in the text come first.
+
+    Raises:
+      UsageError: as `parse_method`, and for a parameter of a part that no method has.
+    """
+    methods = list(methods)
+    used = {
+        name for text in methods if isinstance(text, str) for name, _ in _with_score(_read(text))
+    }
+    given: tuple[tuple[str, Mapping[str, Iterable[str]]], ...] = (
+        ("set", settings),
+        ("sweep", sweeps),
+    )
+    for argument, by_name in given:
+        for name, values in by_name.items():
+            class_of_part(name, argument)
+            if name not in used:
+                wanted = f"a part of a method asked for: {', '.join(sorted(used))}"
+                raise UsageError(argument, f"{name}.{next(iter(values))}", wanted)
+    found: list[Method] = []
+    for one in methods:
+        texts: Iterable[Any] = _swept(one, sweeps) if isinstance(one, str) else [one]
+        found.extend(parse_method(text, settings) for text in texts)
+    return list(dict.fromkeys(found))
+
+
+def class_of_part(name: str, argument: str = "method") -> type[Part]:
+    """The part that a name or an import path says.
+
+    Raises:
+      UsageError: when there is no such part.
+    """
+    if name in TABLES:
+        return TABLES[name]
+    if ":" not in name:
+        groups = (("score", DETECTORS), ("transform", TRANSFORMS), ("view", VIEWS))
+        wanted = "; ".join(f"a {kind}: {', '.join(sorted(table))}" for kind, table in groups)
+        close = difflib.get_close_matches(name, TABLES, n=3)
+        remedy = f"Did you mean {' or '.join(close)}?" if close else ""
+        raise UsageError(argument, repr(name), wanted, remedy)
+    found = imported(name, argument)
+    if not (isinstance(found, type) and issubclass(found, KINDS)):
+        wanted = "a class that is a jaxood.Detector, jaxood.Transform or jaxood.View"
+        raise UsageError(argument, f"{name}, {found!r}", wanted)
+    return found
+
+
+def _built(name: str, kind: type[Part], values: Mapping[str, object]) -> Part:
+    missing = sorted(getattr(kind, "__abstractmethods__", ()))
+    if inspect.isabstract(kind):
+        raise UsageError("method", f"{name} without {', '.join(missing)}", "a class that has it")
+    return build(name, kind, values)
+
+
+def _method(parts: Sequence[Part]) -> Method:
+    """Puts parts together.
+
+    Raises:
+      UsageError: when their order makes no sense.
+    """
+    view: View | None = None
+    transforms: list[Transform] = []
+    score: Detector | None = None
+    for part in parts:
+        name = name_of(part)
+        if score:
+            first = name_of(score)
+            if isinstance(part, Detector):
+                got = f"two scores, {first} and {name}"
+                raise UsageError("method", got, "one score", "Ask for two methods")
+            raise UsageError("method", f"{name} after the score {first}", "the score last")
+        if isinstance(part, View):
+            if view:
+                got = f"two views, {name_of(view)} and {name}"
+                raise UsageError("method", got, "one view, as the first part")
+            if transforms:
+                last = name_of(transforms[-1])
+                raise UsageError("method", f"the view {name} after {last}", f"{name}+{last}")
+            view = part
+        elif isinstance(part, Transform):
+            transforms.append(part)
+        else:
+            score = part
+    return Method(score or ENERGY, tuple(transforms), view)
+
+
+def _split(text: str) -> list[str]:
+    """At each "+", but for those of numbers in brackets."""
+    return re.split(r"\+(?![^\[]*\])", text)
+
+
+def _read(text: str) -> list[tuple[str, dict[str, str]]]:
+    parts = [read(part) for part in _split(text)]
+    for name, _ in parts:
+        class_of_part(name)
+    return parts
+
+
+def _with_score(parts: list[tuple[str, dict[str, str]]]) -> list[tuple[str, dict[str, str]]]:
+    scored = any(issubclass(class_of_part(name), Detector) for name, _ in parts)
+    return parts if scored else [*parts, (ENERGY.name, {})]
+
+
+def _swept(text: str, sweeps: Sweeps) -> Iterable[str]:
+    """The text once a combination of values for its parts."""
+    parts = _with_score(_read(text))
+    axes = [
+        [(index, parameter, value) for value in values]
+        for index, (name, given) in enumerate(parts)
+        for parameter, values in sweeps.get(name, {}).items()
+        if parameter not in given
+    ]
+    for choice in itertools.product(*axes):
+        chosen: list[tuple[str, dict[str, object]]] = [(name, {**given}) for name, given in parts]
+        for index, parameter, value in choice:
+            chosen[index][1][parameter] = value
+        yield "+".join(spelled(name, values) for name, values in chosen)
+
+
+def _assignment(argument: str, text: str) -> tuple[str, str, str]:
+    """Splits `knn.k=50` into its three parts."""
+    target, equals, value = text.partition("=")
+    name, dot, parameter = target.strip().rpartition(".")
+    holds = bool(equals and dot and name and parameter and value.strip())
+    require(holds, argument, repr(text), "NAME.PARAMETER=VALUE, such as knn.k=50")
+    return name, parameter, value.strip()
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Reads `knn.k=50`; the last word on a parameter holds."""
+    settings: dict[str, dict[str, str]] = {}
+    for text in texts:
+        name, parameter, value = _assignment("set", text)
+        settings.setdefault(name, {})[parameter] = value
+    return settings
+
+
+def parse_sweeps(texts: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Reads `knn.k=5,10,50`: the values of a parameter are separated by commas."""
+    sweeps: dict[str, dict[str, list[str]]] = {}
+    for text in texts:
+        name, parameter, values = _assignment("sweep", text)
+        chosen = [value.strip() for value in values.split(",") if value.strip()]
+        if len(set(chosen)) != len(chosen) or not chosen:
+            raise UsageError("sweep", repr(text), "values that differ, such as knn.k=5,10,50")
+        sweeps.setdefault(name, {})[parameter] = chosen
+    return sweeps

@@ -1,0 +1,221 @@
+"""A method as an object: a view, transforms and a detector, all with their parameters."""
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxood.context import Extractor, View
+from jaxood.detectors.blocks import map_blocks
+from jaxood.detectors.contract import (
+    DEPTHS,
+    Depth,
+    Detector,
+    State,
+    Transform,
+    check_labels,
+    restricted,
+)
+from jaxood.detectors.logit_scores import Energy
+from jaxood.errors import UsageError, require
+from jaxood.heads import Head
+from jaxood.outputs import AnyArray, ModelOutputs, model_outputs
+from jaxood.spelling import label, name_of, spelled_out
+
+if TYPE_CHECKING:
+    from jaxood.detectors.fitted import FittedDetector
+
+ENERGY = Energy()
+
+
+@dataclass(frozen=True)
+class Method:
+    """What scores an image; hashable, and equal to another of the same parts and parameters.
+
+    Attributes:
+      transforms: applied in order, before the detector.
+      view: its features take the place of pooled ones, before the transforms.
+    """
+
+    detector: Detector
+    transforms: tuple[Transform, ...] = ()
+    view: View | None = None
+
+    def __post_init__(self):
+        for first, second in itertools.pairwise(self.transforms):
+            one, two = label(first), label(second)
+            require(first != second, "method", f"{one} twice in a row", "it once")
+            if first.changes_logits_only:
+                got, wanted = f"{two} after {one}", f"{one} as the last transform"
+                raise UsageError("method", got, wanted, "It changes the logits only")
+        if self.view and self.detector.view:
+            name = name_of(self.detector)
+            wanted = f"{name} alone, which has a view already"
+            raise UsageError("method", f"the view {name_of(self.view)} before {name}", wanted)
+
+    @property
+    def steps(self) -> tuple[Transform | Detector, ...]:
+        """What is fitted, in order."""
+        return (*self.transforms, self.detector)
+
+    @property
+    def parts(self) -> tuple[View | Transform | Detector, ...]:
+        """All of which it is made, but for an energy that goes without saying."""
+        parts = self._all_parts
+        return parts[:-1] if len(parts) > 1 and self.detector == ENERGY else parts
+
+    @property
+    def _all_parts(self) -> tuple[View | Transform | Detector, ...]:
+        return (*([self.view] if self.view else ()), *self.steps)
+
+    @property
+    def name(self) -> str:
+        """Reads back as this method: its parts with the parameters that differ from defaults."""
+        return "+".join(map(label, self.parts))
+
+    @property
+    def spelled_out(self) -> str:
+        """Reads back as this method when defaults have changed: with every parameter."""
+        return "+".join(map(spelled_out, self._all_parts))
+
+    @property
+    def plain(self) -> "Method | None":
+        """The same detector without view and transforms; None where it stands without."""
+        return Method(self.detector) if self.view or self.transforms else None
+
+    @property
+    def source(self) -> View | None:
+        """The view that gives the features: the method's, or one that its detector brings."""
+        return self.view or self.detector.view
+
+    @property
+    def extractors(self) -> dict[str, Extractor]:
+        """What the one pass over the images must keep for this method, by extra's key."""
+        found: list[Extractor] = [self.source] if self.source else []
+        found.extend(one for step in self.steps for one in step.extractors)
+        return {one.key: one for one in found}
+
+    @property
+    def needs_train(self) -> bool:
+        return any(step.needs_train for step in self.steps)
+
+    @property
+    def needs_labels(self) -> bool:
+        return any(step.needs_labels for step in self.steps)
+
+    @property
+    def needs_head(self) -> bool:
+        return self.source is not None or any(step.needs_head for step in self.steps)
+
+    @property
+    def reads(self) -> tuple[Depth, ...]:
+        """The depths of a model's outputs that it reads; with a view, only what that kept."""
+        return self._reads(len(self.steps))
+
+    def _reads(self, count: int) -> tuple[Depth, ...]:
+        """What the first `count` steps read."""
+        if self.source:
+            return ()
+        read = {depth for step in self.steps[:count] for depth in step.reads}
+        return tuple(depth for depth in DEPTHS if depth in read)
+
+    def check(self, labels: object, classes: int | None) -> None:
+        """Raises UsageError for labels of training images that some step cannot be fitted on.
+
+        For methods that need labels, before the pass over the images.
+        """
+        checked = check_labels(labels, classes)
+        for step in self.steps:
+            if step.needs_labels:
+                step.check(checked, classes)
+
+    def fit_state(
+        self,
+        train: ModelOutputs | None,
+        labels: Int[np.ndarray, " n"] | None,
+        head: Head | None,
+    ) -> State:
+        """Fits the steps in order, each on what the steps before it make of `train`.
+
+        Args:
+          train: outputs on in-distribution images, with this method's extras, on the host; None
+            where `needs_train` is false.
+          labels: their classes; None where `needs_labels` is false.
+          head: None where `needs_head` is false.
+
+        Raises:
+          UsageError: when something that a step needs is missing or wrong.
+        """
+        given = cast(Head, head)
+        if self.needs_train and (train is None or not len(train.pooled)):
+            raise UsageError(f"method {self.name}", "no training images", "some to fit on")
+        if self.needs_labels:
+            if labels is None:
+                got = "training images without labels"
+                raise UsageError(f"method {self.name}", got, "labels")
+            known = train is not None and train.logits is not None
+            self.check(labels, cast(ModelOutputs, train).logits.shape[1] if known else None)
+            labels = np.asarray(labels)
+            rows = len(cast(ModelOutputs, train).pooled)
+            got = f"{len(labels)} of them for {rows} training images"
+            require(len(labels) == rows, "labels", got, "one for each")
+        states: list[State] = []
+        for index, step in enumerate(self.steps):
+            seen = cast(ModelOutputs, train)
+            if step.needs_train and (index or self.source):
+                keys = {one.key for earlier in self.steps[:index] for one in earlier.extractors}
+                keys |= {one.key for one in step.extractors}
+                keys |= {self.source.key} if self.source else set()
+                needed = restricted(seen, self._reads(index + 1), tuple(sorted(keys)))
+                before = functools.partial(
+                    _outputs_before, self.source, self.transforms[:index], step, states, given
+                )
+                seen = map_blocks(before, needed)
+            states.append(step.fit(seen, labels, given))
+        return tuple(states)
+
+    def score(self, state: State, outputs: ModelOutputs, head: Head | None) -> Float[Array, " n"]:
+        """Higher is more in-distribution. Pure, jit-able, and per row."""
+        given = cast(Head, head)
+        outputs = _prepared(self.source, self.transforms, state[:-1], given, outputs)
+        return self.detector.score(state[-1], outputs, given)
+
+    def fit(
+        self,
+        features: "Float[AnyArray, 'n c'] | ModelOutputs | None" = None,
+        labels: Int[AnyArray, " n"] | None = None,
+        *,
+        head: Head | None = None,
+        logits: Float[AnyArray, "n k"] | None = None,
+    ) -> "FittedDetector":
+        """Fits on arrays that you have; see `jaxood.detectors.fitted.fit_arrays`."""
+        from jaxood.detectors.fitted import fit_arrays
+
+        return fit_arrays(self, features, labels, head=head, logits=logits)
+
+
+def _prepared(
+    source: View | None,
+    transforms: tuple[Transform, ...],
+    states: State,
+    head: Head,
+    outputs: ModelOutputs,
+) -> ModelOutputs:
+    """The outputs as the step after the transforms given sees them."""
+    if source:
+        outputs = model_outputs(head, outputs.extras[source.key], extras=outputs.extras)
+    for transform, state in zip(transforms, states, strict=True):
+        outputs = transform.apply(state, outputs, head)
+    return outputs
+
+
+# Compiled once for all methods that begin alike.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _outputs_before(source, transforms, step, states, head, outputs) -> ModelOutputs:
+    """What `step` is fitted on: no more than it reads, as it goes back to the host."""
+    prepared = _prepared(source, transforms, states, head, outputs)
+    return restricted(prepared, step.reads, tuple(one.key for one in step.extractors))
