@@ -21,6 +21,7 @@ from jaxood.spelling import label, spelled_out
 Pooling = Literal["mean", "class token", "other"]
 
 
+@runtime_checkable
 class Model(Protocol):
     """A classifier: normalised NHWC images to outputs, through a head."""
 

@@ -54,15 +54,11 @@ class SpatialPurification(View):
     keep_fraction: float = 34 / 49
 
     def __post_init__(self):
+        count = self.coalitions
+        require(count is None or count >= 2, "sfp.coalitions", count, "at least 2")
         counted = isinstance(self.attribution, CoalitionValue) and self._named_only
-        if self.coalitions is not None:
-            require(
-                counted,
-                "sfp.coalitions",
-                self.coalitions,
-                "none unless sfp.by is banzhaf or shapley, without parameters",
-            )
-            require(self.coalitions >= 2, "sfp.coalitions", self.coalitions, "at least 2")
+        wanted = "none unless sfp.by is banzhaf or shapley, without parameters"
+        require(count is None or counted, "sfp.coalitions", count, wanted)
         wanted = "above 0 and at most 1"
         require(0.0 < self.keep_fraction <= 1.0, "sfp.keep_fraction", self.keep_fraction, wanted)
 
