@@ -103,7 +103,8 @@ def convert(argument: str, value: object, kind: Any) -> object:
         options = [one for one in typing.get_args(kind) if one is not type(None)]
         if dataclasses.is_dataclass(value):
             if not any(isinstance(one, type) and isinstance(value, one) for one in options):
-                raise UsageError(argument, repr(value), " or ".join(map(str, options)))
+                wanted = " or ".join(getattr(one, "__name__", str(one)) for one in options)
+                raise UsageError(argument, f"an object, a {type(value).__name__}", wanted)
             return value
         if len(options) < len(typing.get_args(kind)):
             if value is None or str(value).lower() == "none":
