@@ -16,8 +16,11 @@ class Head(Protocol):
       kernel, bias: of the linear layer that gives the logits.
     """
 
-    kernel: Float[Array, "c k"]
-    bias: Float[Array, " k"]
+    @property
+    def kernel(self) -> Float[Array, "c k"]: ...
+
+    @property
+    def bias(self) -> Float[Array, " k"]: ...
 
     def penultimate(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         """What enters the linear layer."""

@@ -63,8 +63,18 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
         """
         return None
 
-    def fit(self, train: ModelOutputs, labels: Int[np.ndarray, " n"] | None, head: Head) -> Any:
-        """Host side, once; may raise UsageError. `train` has passed the steps before this one."""
+    def fit(
+        self,
+        train: ModelOutputs | None,
+        labels: Int[np.ndarray, " n"] | None,
+        head: Head | None,
+    ) -> Any:
+        """Host side, once; may raise UsageError.
+
+        Args:
+          train: has passed the steps before this one; None unless `needs_train`.
+          labels: passed by `check`; None unless `needs_labels`.
+        """
         return ()
 
     def restored(self, state: Any) -> Any:
