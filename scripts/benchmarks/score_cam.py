@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> dict:
     from jaxood.attribution.heatmap import unit_scale
     from jaxood.attribution.score_cam import ScoreCAM
     from jaxood.compiling import jit
+    from jaxood.context import Context
     from jaxood.conversion import convert_checkpoint
     from jaxood.conversion.parity import import_publisher
     from jaxood.data.suites import mobilenet_v2_checkpoint, photos_suite
@@ -51,24 +52,25 @@ def run(args: argparse.Namespace) -> dict:
 
     @jit
     def attribute(state, image, target):
-        method = ScoreCAM(chunk=args.chunk)
-        return unit_scale(method(nnx.merge(graph, state), image, target, jax.random.key(0)))
+        module = nnx.merge(graph, state)
+        context = Context(image, module(image), module, target, jax.random.key(0))
+        return unit_scale(ScoreCAM(chunk=args.chunk)(context))
 
     def ours():
         pairs = zip(images, target, strict=True)
-        maps = [attribute(state, image[None], own[None]) for image, own in pairs]
+        maps = [attribute(state, image[None], top[None]) for image, top in pairs]
         return np.concatenate(jax.device_get(maps))
 
     def theirs():
         maps = []
-        for image, own in zip(as_torch, target.tolist(), strict=True):
+        for image, top in zip(as_torch, target.tolist(), strict=True):
             size = args.torch_batch_size
             with (
                 TorchScoreCAM(reference, "features.18", batch_size=size) as extractor,
                 torch.inference_mode(),
             ):
                 reference(image[None])
-                maps.append(extractor(own)[0].numpy())
+                maps.append(extractor(top)[0].numpy())
         return np.concatenate(maps)
 
     error = float(np.abs(ours() - theirs()).max())
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> dict:
 
     seconds = benchmarks.seconds_in_turn({"jaxood": ours, "torchcam": theirs}, args.repeats)
     return {
-        "seconds_an_image": {name: own / args.images for name, own in seconds.items()},
+        "seconds_an_image": {name: taken / args.images for name, taken in seconds.items()},
         "speed_over_torchcam": seconds["torchcam"] / seconds["jaxood"],
         "largest_difference": error,
     }
