@@ -1,0 +1,83 @@
+"""Out-of-distribution detection and spatial attribution for image classifiers, in JAX.
+
+The names below are all that a user needs; each is loaded when it is first used.
+"""
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxood.context import Attribution, Context, Extractor, View
+    from jaxood.conversion import convert
+    from jaxood.data.suites import Suite, suite
+    from jaxood.detectors.check import check_detector
+    from jaxood.detectors.contract import Detector, Transform
+    from jaxood.detectors.fitted import FittedDetector
+    from jaxood.detectors.grammar import detector
+    from jaxood.errors import UsageError
+    from jaxood.flows.attribute import attribute
+    from jaxood.flows.contours import contours
+    from jaxood.flows.detect import detect
+    from jaxood.flows.detector import ImageDetector, load_detector
+    from jaxood.flows.evaluate import evaluate
+    from jaxood.flows.fit import fit
+    from jaxood.flows.listings import list_attributions, list_detectors, list_models, list_suites
+    from jaxood.flows.road import road
+    from jaxood.flows.sources import load_model
+    from jaxood.heads import LinearHead, NormLinearHead
+    from jaxood.models.contract import check_model
+    from jaxood.outputs import ModelOutputs, model_outputs, with_penultimate
+    from jaxood.preprocessing import Preprocessing
+
+__version__ = _version("jaxood")
+
+_HOMES = {
+    "Attribution": "context",
+    "Context": "context",
+    "Detector": "detectors.contract",
+    "Extractor": "context",
+    "FittedDetector": "detectors.fitted",
+    "ImageDetector": "flows.detector",
+    "LinearHead": "heads",
+    "ModelOutputs": "outputs",
+    "NormLinearHead": "heads",
+    "Preprocessing": "preprocessing",
+    "Suite": "data.suites",
+    "Transform": "detectors.contract",
+    "UsageError": "errors",
+    "View": "context",
+    "attribute": "flows.attribute",
+    "check_detector": "detectors.check",
+    "check_model": "models.contract",
+    "contours": "flows.contours",
+    "convert": "conversion",
+    "detect": "flows.detect",
+    "detector": "detectors.grammar",
+    "evaluate": "flows.evaluate",
+    "fit": "flows.fit",
+    "list_attributions": "flows.listings",
+    "list_detectors": "flows.listings",
+    "list_models": "flows.listings",
+    "list_suites": "flows.listings",
+    "load_detector": "flows.detector",
+    "load_model": "flows.sources",
+    "model_outputs": "outputs",
+    "road": "flows.road",
+    "suite": "data.suites",
+    "with_penultimate": "outputs",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"jaxood.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, wraps
+from typing import Any
 
 import jax
 
@@ -22,20 +23,21 @@ def compiler_options() -> dict[str, str]:
     return CPU_OPTIONS
 
 
-def jit(function: Callable, static_argnums: int | tuple[int, ...] = ()) -> Callable:
+def jit(function: Callable, static_argnums: int | tuple[int, ...] = ()) -> Any:
     """`jax.jit(function, static_argnums)` under `compiler_options()`.
 
-    JAX takes compiler options for a whole program only, so within another compiled function
-    call `__wrapped__`. The backend is chosen at the first call; importing a module starts none.
+    JAX takes compiler options for a whole program only: within another compiled function call
+    `function` itself. The backend is chosen at the first call; importing a module starts none.
+    `compiled()` is the function that `jax.jit` made.
     """
 
     @cache
-    def compiled() -> Callable:
+    def compiled() -> Any:
         return jax.jit(function, static_argnums=static_argnums, compiler_options=compiler_options())
 
     @wraps(function)
     def call(*arguments):
         return compiled()(*arguments)
 
-    call.compiled = compiled
+    call.compiled = compiled  # type: ignore[attr-defined]
     return call

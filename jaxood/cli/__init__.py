@@ -1,11 +1,15 @@
-"""The console command `jaxood`: one module a sub-command, imported only when it is called."""
+"""The console command `jaxood`: one module a sub-command, imported only when it is called.
+
+A module turns options into one call of the library, and saves what it returns. The library's
+errors name parameters; here they are given the spelling of the options.
+"""
 
 import argparse
 import importlib
 import os
 import sys
 
-from jaxood.errors import UsageError
+from jaxood.errors import UsageError, choose
 
 COMMANDS = {
     "evaluate": "tell in-distribution from out-of-distribution data, and report how well",
@@ -16,6 +20,7 @@ COMMANDS = {
     "contours": "draw what scores say of every point of a plane, for two moons of data",
     "convert": "turn a PyTorch checkpoint into a weights file",
     "models": "list the architectures and the weights that can be converted",
+    "methods": "list what methods are composed of, and the attributions",
 }
 
 
@@ -40,13 +45,24 @@ def build_parser(command: str, prog: str) -> argparse.ArgumentParser:
     return parser
 
 
+def as_option(argument: str, parser: argparse.ArgumentParser) -> str:
+    """A parameter of the library as this command spells it: "train" -> "--train-dir"."""
+    for action in parser._actions:
+        if action.option_strings and argument in (action.dest, action.dest.rstrip("s")):
+            return action.option_strings[-1]
+    return argument
+
+
 def main(command: str, arguments: list[str], prog: str | None = None) -> int:
     """Runs one sub-command; returns its exit code: 0, or 2 for wrong input."""
-    prog = prog or f"jaxood {command}"
+    prog, parser = prog or f"jaxood {command}", None
     try:
-        args = build_parser(command, prog).parse_args(arguments)
-        args.run(args)
+        parser = build_parser(command, prog)
+        args = parser.parse_args(arguments)
+        return args.run(args) or 0
     except UsageError as error:
+        if parser is not None:
+            error.argument = as_option(error.argument, parser)
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `jaxood detect ... | head`: the reader has seen enough
@@ -55,23 +71,24 @@ def main(command: str, arguments: list[str], prog: str | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def entry() -> None:
     """The console script."""
     arguments = sys.argv[1:]
+    if arguments == ["--version"]:
+        from jaxood import __version__
+
+        print(f"jaxood {__version__}")
+        sys.exit(0)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: jaxood COMMAND [options]\n\ncommands:")
+        print("usage: jaxood COMMAND [options]\n       jaxood --version\n\ncommands:")
         for name, text in COMMANDS.items():
             print(f"  {name:<10} {text}")
         print("\njaxood COMMAND --help tells the options of one.")
         sys.exit(0 if arguments else 2)
-    if arguments[0] not in COMMANDS:
-        from jaxood.errors import choose
-
-        try:
-            choose("COMMAND", arguments[0], COMMANDS)
-        except UsageError as error:
-            sys.exit(print(f"jaxood: {error}", file=sys.stderr) or 2)
-    sys.exit(main(arguments[0], arguments[1:]))
+    try:
+        command = choose("COMMAND", arguments[0], COMMANDS)
+    except UsageError as error:
+        sys.exit(print(f"jaxood: {error}", file=sys.stderr) or 2)
+    sys.exit(main(command, arguments[1:]))

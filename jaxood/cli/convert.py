@@ -2,10 +2,12 @@
 
 Architecture and tag are recognised from the checkpoint where that is possible. Nothing in the
 checkpoint is executed: a pickle that asks for more than tensors is refused.
+
+  jaxood convert --checkpoint resnet50_a1_0-14fe96d1.pth --output resnet50.safetensors
+  jaxood convert --arch resnet50.a1_in1k --checkpoint model.pth --output resnet50.safetensors
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from jaxood.errors import UsageError
@@ -23,28 +25,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tag", help="weight tag, whose preprocessing is used, where it is not recognised"
     )
     parser.add_argument(
+        "--classes", default=(), metavar="FILE", help="names of the classes, one a line"
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="compare with the publisher's own model (torchvision, timm) at three depths;"
         " the report goes beside the weights file as .parity.json",
     )
-    parser.add_argument("--list", action="store_true", help="list architectures and tags")
 
 
 def run(args: argparse.Namespace) -> None:
-    from jaxood.conversion import convert_checkpoint
-    from jaxood.conversion.convert import convertible
-    from jaxood.models.registry import ARCHITECTURES
+    from jaxood.conversion import convert
+    from jaxood.flows.sources import class_names_of
 
-    if args.list:
-        for name in convertible():
-            for tag, weights in ARCHITECTURES[name].tags.items():
-                print(f"{name:<20} {tag:<26} {', '.join(weights.checkpoints)}")
-        return
     for argument in ("checkpoint", "output"):
         if getattr(args, argument) is None:
-            raise UsageError(f"--{argument}", "nothing", "a file name")
-    report = convert_checkpoint(args.checkpoint, args.output, args.arch, args.tag, args.verify)
+            raise UsageError(argument, "nothing", "a file name")
+    report = convert(
+        args.checkpoint,
+        args.output,
+        arch=args.arch,
+        tag=args.tag,
+        classes=class_names_of(args.classes),
+        verify=args.verify,
+    )
     print(report)
-    if report.parity is not None:
-        print(json.dumps(report.parity, indent=2))

@@ -13,11 +13,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from jaxood.cli.options import add_image_arguments, add_model_arguments, images_from, load_from
+from jaxood.cli.options import add_image_arguments, add_model_arguments, model_from
 from jaxood.errors import UsageError
-
-FIELDS = ("image", "class", "name", "probability", "score", "verdict")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,71 +29,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="made by `jaxood fit` (default: %(default)s)",
     )
     parser.add_argument(
+        "--part",
+        dest="parts",
+        action="append",
+        default=[],
+        metavar="package.module:Name",
+        help="a class of your own that the detector's method is made of; may be repeated",
+    )
+    parser.add_argument(
         "--format", choices=tuple(WRITERS), default="table", help="default: %(default)s"
     )
     add_model_arguments(parser, seed=False)
 
 
 def run(args: argparse.Namespace) -> None:
-    from jaxood.detectors.saved import load_detector
+    from jaxood.data.sources import image_set
+    from jaxood.detectors.grammar import class_of_part
+    from jaxood.detectors.saved import load_detector as read_detector
+    from jaxood.flows.detect import record, summary
+    from jaxood.flows.detector import load_detector
 
-    images = images_from(args)
-    detector = load_detector(args.detector)
-    fitted = detector.model["name"]
+    images = image_set(args.images)
+    parts = [class_of_part(name, "parts") for name in args.parts]
+    fitted = read_detector(args.detector, parts).model["name"]
     if not args.weights and not args.model and fitted != "digits_cnn":
-        raise UsageError("--weights", "nothing", f"the weights of {fitted} that it was fitted with")
-    model = load_from(args)
-    detector.require_model(model)
+        raise UsageError("weights", "nothing", f"the weights of {fitted} that it was fitted with")
+    detector = load_detector(args.detector, model_from(args), parts)
+    skipped = []
 
-    from jaxood.detection import detect
+    def left_out(image) -> None:
+        print(f"left out: {image.id}: {image.reason}", file=sys.stderr)
+        skipped.append(image)
 
-    write = WRITERS[args.format](images.ids)
-    counts, skipped = {"ID": 0, "OOD": 0}, 0
-    for verdicts, left_out in detect(model, detector, images, args.batch_size):
-        for verdict in verdicts:
-            known = "ID" if verdict.in_distribution else "OOD"
-            counts[known] += 1
-            write(
-                images.ids[verdict.place],
-                verdict.label,
-                detector.classes[verdict.label] if detector.classes else "",
-                verdict.probability,
-                verdict.score,
-                known,
-            )
+    write, counts = WRITERS[args.format](images.ids), {True: 0, False: 0}
+    verdicts = detector.detect(images, batch_size=args.batch_size, on_skipped=left_out)
+    for verdict in verdicts:
+        write(record(verdict))
+        counts[verdict.in_distribution] += 1
         sys.stdout.flush()
-        for own, reason in left_out.items():
-            print(f"left out: {own}: {reason}", file=sys.stderr)
-        skipped += len(left_out)
-    print(
-        f"{counts['ID']} in distribution, {counts['OOD']} not, {skipped} left out; "
-        f"{detector.method.name}, threshold {detector.threshold:.6g} "
-        f"({detector.tpr:.4g} of in-distribution images reach it)",
-        file=sys.stderr,
-    )
+    print(summary(detector, counts[True], counts[False], len(skipped)), file=sys.stderr)
 
 
-def _table(ids: Iterable[str]) -> Callable[..., None]:
-    width = max(len(own) for own in ids)
+def _table(ids: Iterable[str]) -> Callable[[dict[str, Any]], None]:
+    width = max(len(name) for name in ids)
     print(f"{'image':<{width}}  {'class':<24}  {'prob.':>6}  {'score':>10}  verdict")
 
-    def write(image, label, name, probability, score, verdict):
-        shown = f"{name or label:<24}  {probability:6.1%}  {score:10.4f}  {verdict}"
-        print(f"{image:<{width}}  {shown}")
+    def write(row: dict[str, Any]) -> None:
+        shown = f"{row['name'] or row['class']:<24}  {row['probability']:6.1%}"
+        print(f"{row['image']:<{width}}  {shown}  {row['score']:10.4f}  {row['verdict']}")
 
     return write
 
 
-def _csv(ids: Iterable[str]) -> Callable[..., None]:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(FIELDS)
-    return lambda *values: writer.writerow(values)
+def _csv(ids: Iterable[str]) -> Callable[[dict[str, Any]], None]:
+    from jaxood.flows.detect import COLUMNS
+
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    return writer.writerow
 
 
-def _jsonl(ids: Iterable[str]) -> Callable[..., None]:
-    return lambda *values: print(
-        json.dumps(dict(zip(FIELDS, values, strict=True)), ensure_ascii=False)
-    )
+def _jsonl(ids: Iterable[str]) -> Callable[[dict[str, Any]], None]:
+    return lambda row: print(json.dumps(row, ensure_ascii=False))
 
 
 WRITERS = {"table": _table, "csv": _csv, "jsonl": _jsonl}

@@ -18,28 +18,17 @@ from pathlib import Path
 
 from jaxood.cli.options import (
     add_bank_arguments,
+    add_method_arguments,
     add_model_arguments,
     fraction,
-    load_from,
+    model_from,
     progress_bar,
 )
 from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--method",
-        default="nnguide",
-        metavar="NAME",
-        help="composed with + (default: %(default)s); an unknown name lists them all",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME.PARAM=VALUE",
-        help="a parameter of a step, such as knn.k=50; may be repeated",
-    )
+    add_method_arguments(parser, ["nnguide"], several=False)
     parser.add_argument(
         "--tpr",
         type=fraction,
@@ -48,9 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of in-distribution images that pass (default: %(default)s)",
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--train-dir", type=Path, metavar="DIR", help="training images, for fitting")
     data.add_argument(
-        "--id-dir", type=Path, metavar="DIR", help="in-distribution images, for the threshold"
+        "--train-dir", dest="train", metavar="DIR", help="training images, for fitting"
+    )
+    data.add_argument(
+        "--id-dir",
+        dest="calibrate",
+        metavar="DIR",
+        help="in-distribution images, for the threshold",
     )
     add_bank_arguments(data)
     add_model_arguments(parser)
@@ -70,63 +64,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from jaxood.detection import calibrate, export
-    from jaxood.detectors.methods import parse_methods
-    from jaxood.detectors.parameters import parse_settings
-    from jaxood.detectors.saved import save_detector
-    from jaxood.store import write_whole
+    from jaxood.detectors.grammar import parse_settings
+    from jaxood.flows.fit import fit
 
-    (method,) = parse_methods([args.method], parse_settings(args.set))
-    suite = _suite(args)
-    model = load_from(args)
-    detector, known = calibrate(
-        model,
-        suite,
-        method,
-        args.tpr,
-        classes=_class_names(model, suite),
+    settings = parse_settings(args.set)
+    sets = _sets(args)
+    detector = fit(
+        model_from(args),
+        args.methods,
+        **sets,
+        tpr=args.tpr,
+        settings=settings,
         batch_size=args.batch_size,
         bank_fraction=args.bank_fraction,
         balanced_bank=args.balanced_bank,
         seed=args.seed,
         progress=progress_bar,
     )
-    save_detector(args.output, detector)
-    if detector.bank is not None:
-        print(f"fitted on {len(detector.bank)} of {len(suite.train)} training images")
-    passing = (known >= detector.threshold).sum()
-    print(
-        f"threshold {detector.threshold:.6g} on {method.name}: "
-        f"{passing} of {len(known)} in-distribution images reach it"
-    )
+    detector.save(args.output)
+    print(detector)
     print(f"written to {args.output}")
     if args.export:
-        write_whole(args.export, export(model, detector, args.batch_size))
+        detector.export(args.export, args.batch_size)
         print(f"written to {args.export}: takes {args.batch_size} images at once")
 
 
-def _suite(args: argparse.Namespace):
-    from jaxood.data.suites import SUITES, folders_suite
-
-    if not (args.train_dir or args.id_dir):
+def _sets(args: argparse.Namespace) -> dict:
+    """Training and calibration images: folders, or those of the digits."""
+    if args.train is None and args.calibrate is None:
         if args.weights or args.model not in (None, "digits_cnn"):
-            raise UsageError("--id-dir", "nothing", "in-distribution images for this model")
-        return SUITES["digits"]()
-    if not args.id_dir:
+            raise UsageError("calibrate", "nothing", "in-distribution images for this model")
+        from jaxood.data.suites import suite
+
+        digits = suite("digits")
+        return {"train": digits.train, "calibrate": digits.id_test}
+    if args.calibrate is None:
         wanted = "in-distribution images beside those for training"
-        raise UsageError("--id-dir", "nothing", wanted, "The threshold is set on them")
+        raise UsageError("calibrate", "nothing", wanted, "The threshold is set on them")
     if not args.weights and not args.model:
-        raise UsageError("--weights", "nothing", "the weights of a model for these images")
-    return folders_suite(args.train_dir, args.id_dir, [])
-
-
-def _class_names(model, suite) -> tuple[str, ...]:
-    """ImageNet's for 1,000 classes; else of the class folders, where there is one for each."""
-    from jaxood.data.class_names import class_names
-
-    count = model.module.head.bias.shape[0]
-    for images in (suite.train, suite.id_test):
-        folders = getattr(images, "class_folders", ())
-        if len(folders) == count != 1000:
-            return tuple(sorted(folders, key=int if all(map(str.isdecimal, folders)) else None))
-    return class_names(count)
+        raise UsageError("weights", "nothing", "the weights of a model for these images")
+    return {"train": args.train, "calibrate": args.calibrate}

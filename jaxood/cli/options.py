@@ -1,4 +1,4 @@
-"""Arguments that several sub-commands share, and what they become."""
+"""Options that several sub-commands share, and what they become."""
 
 import argparse
 import os
@@ -6,9 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxood.files import cache_dir
-from jaxood.data.images import ImageFiles
-from jaxood.models.registry import LoadedModel
+from jaxood.errors import UsageError
 
 
 def positive(text: str) -> int:
@@ -28,7 +26,7 @@ def fraction(text: str) -> float:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> None:
-    """--model, --weights, --tag, --dtype, --batch-size, --seed (unless told), --cache-dir."""
+    """--model, --weights, --tag, --classes, --dtype, --batch-size, --seed, --cache-dir."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -37,16 +35,21 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
     )
     group.add_argument(
         "--weights",
-        type=Path,
         metavar="FILE",
-        help="weights file made by convert_weights.py; it names its architecture itself",
+        help="weights file made by `jaxood convert`; it names its architecture itself",
     )
     group.add_argument("--tag", help="weight tag, where the weights file does not tell it")
     group.add_argument(
+        "--classes",
+        default=(),
+        metavar="FILE",
+        help="names of the classes, one a line (default: the weights file's, or ImageNet's)",
+    )
+    group.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
         default="float32",
-        help="arithmetic of the backbone (default: %(default)s)",
+        metavar="TYPE",
+        help="arithmetic of the backbone: float32 (default) or bfloat16",
     )
     group.add_argument(
         "--batch-size",
@@ -56,30 +59,62 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
         help="images a step, over all devices (default: %(default)s)",
     )
     if seed:
-        group.add_argument(
-            "--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)"
-        )
+        add_seed_argument(group)
     group.add_argument(
         "--cache-dir",
-        type=Path,
+        dest="cache",
         metavar="DIR",
         help="for trained and converted weights (default: $JAXOOD_CACHE or ~/.cache/jaxood)",
     )
 
 
-def load_from(args: argparse.Namespace) -> LoadedModel:
-    """The model that --model and --weights name; the digits network when neither does.
+def add_seed_argument(group) -> None:
+    """--seed."""
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)"
+    )
+
+
+def model_from(args: argparse.Namespace, suite: str = "digits"):
+    """The model that --model and --weights name; that of a suite when neither does.
 
     Raises:
-      UsageError: see `jaxood.models.loading.load_model`.
+      UsageError: see `jaxood.load_model`.
     """
-    from jaxood.models.loading import load_model
-    from jaxood.training import digits_weights
+    from jaxood.flows.sources import load_model, model_of_suite
 
-    name, weights = args.model, args.weights
-    if weights is None and name in (None, "digits_cnn"):
-        name, weights = "digits_cnn", digits_weights(cache_dir(args.cache_dir))
-    return load_model(name, weights, args.tag, args.dtype)
+    if not (args.model or args.weights):
+        return model_of_suite(suite, args.cache)
+    if args.weights is not None and args.model and ":" in args.model:
+        remedy = "A model of your own loads its weights itself"
+        raise UsageError("weights", args.weights, f"nothing beside {args.model}", remedy)
+    return load_model(
+        args.model if args.weights is None else Path(args.weights),
+        arch=None if args.weights is None else args.model,
+        tag=args.tag,
+        dtype=args.dtype,
+        classes=args.classes,
+        cache=args.cache,
+    )
+
+
+def add_method_arguments(parser: argparse.ArgumentParser, default: list[str], several: bool):
+    """--method and --set."""
+    parser.add_argument(
+        "--method",
+        dest="methods",
+        nargs="+" if several else 1,
+        default=default,
+        metavar="NAME",
+        help=f"composed with + (default: {' '.join(default)}); `jaxood methods` lists them",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME.PARAM=VALUE",
+        help="a parameter of a step, such as knn.k=50; may be repeated",
+    )
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,19 +122,9 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images",
         nargs="+",
-        type=Path,
         metavar="IMAGE",
         help="image files, folders of them, or .txt lists with a path a line",
     )
-
-
-def images_from(args: argparse.Namespace) -> ImageFiles:
-    """The images that were named, as one set.
-
-    Raises:
-      UsageError: for a path that does not exist or a folder without images.
-    """
-    return ImageFiles.from_paths(args.images)
 
 
 def add_bank_arguments(group) -> None:
@@ -119,8 +144,11 @@ def add_bank_arguments(group) -> None:
 
 def output_folder(text: str) -> Path:
     """A folder that is there or can be made, for argparse: known before hours are spent."""
-    path = Path(text).absolute()
-    present = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        path = Path(text).absolute()
+        present = next(folder for folder in (path, *path.parents) if folder.exists())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be made: {error}") from None
     if not present.is_dir() or not os.access(present, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} cannot be made: {present} is no writable folder")
     return Path(text)
@@ -137,7 +165,7 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def progress_bar(name: str) -> Callable[[int, int], None]:
+def progress_bar(name: str, unit: str = " images") -> Callable[[int, int], None]:
     """A bar for one image set; returns what is told (images done, images in all)."""
     from tqdm import tqdm
 
@@ -146,7 +174,10 @@ def progress_bar(name: str) -> Callable[[int, int], None]:
     def update(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:  # images of an earlier, interrupted run do not count in the rate
-            bar = tqdm(desc=name, total=total, initial=done, unit=" images", file=sys.stderr)
+            bar = tqdm(
+                desc=name, total=total, initial=done, unit=unit, file=sys.stderr, smoothing=0.1
+            )
+        bar.total = total
         bar.update(done - bar.n)
         if done == total:
             bar.close()

@@ -5,7 +5,7 @@ MoRF removes the most relevant pixels first: a faithful map makes the probabilit
 fast, a small area under the curve is good. LeRF removes the least relevant first: a large area is
 good. Random maps always stand beside the methods, so that a reader sees what faithful means.
 
-  jaxood road photos/ --weights mobilenet_v2.safetensors --methods banzhaf score-cam
+  jaxood road photos/ --weights mobilenet_v2.safetensors --method banzhaf score-cam
   jaxood road photos/ --weights mobilenet_v2.safetensors --maps mine=maps.npz --steps 20
 
 Maps from elsewhere: an NPZ file with `ids`, an image name each, and an array [n, h, w] under the
@@ -16,31 +16,25 @@ every image as it comes; the same command goes on from it.
 """
 
 import argparse
-import sys
-from collections.abc import Iterator, Mapping
-from functools import partial
-
-import numpy as np
 
 from jaxood.cli.options import (
     add_image_arguments,
     add_model_arguments,
     add_output_argument,
-    images_from,
-    load_from,
+    model_from,
     positive,
+    progress_bar,
 )
 from jaxood.errors import UsageError
-
-RANDOM_GRID = (7, 7)  # positions of a random map, for a model without a feature map
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     maps = parser.add_argument_group("maps")
     maps.add_argument(
-        "--methods",
-        nargs="*",
+        "--method",
+        dest="methods",
+        nargs="+",
         metavar="NAME",
         help="attributions of this package (default: banzhaf, unless --maps is given)",
     )
@@ -79,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     removal.add_argument(
         "--thresholds",
+        dest="fractions",
         nargs="+",
         type=float,
         metavar="X",
@@ -120,236 +115,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from jaxood.attribution.registry import attribution_methods
-    from jaxood.perturbation import results
-    from jaxood.perturbation.road import RoadSettings, road_curves
+    from jaxood.flows.road import road
 
-    fractions = args.thresholds or [step / args.steps for step in range(args.steps)]
-    settings = RoadSettings(
-        tuple(sorted(set(fractions))),
-        args.convention,
-        args.imputation,
-        args.noise,
-        args.before_normalisation,
+    result = road(
+        model_from(args),
+        args.images,
+        args.methods,
+        maps=_named(args.maps),
+        random_maps=args.random_maps,
+        target=args.target,
+        scale=args.scale,
+        steps=args.steps,
+        fractions=args.fractions,
+        strip=args.strip,
+        convention=args.convention,
+        imputation=args.imputation,
+        noise=args.noise,
+        before_normalisation=args.before_normalisation,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        store=args.output,
+        progress=progress_bar("road", " perturbed images"),
     )
-    shown = _shown(args.strip, settings.fractions)
-    names = args.methods if args.methods is not None else [] if args.maps else ["banzhaf"]
-    methods = attribution_methods(names)
-    images = images_from(args)
-    given = read_maps(args.maps, images.ids, names)
-    model = load_from(args)
-    target = _target(args.target, model)
-    wanted = [*methods, *given, *(f"{results.RANDOM}/{i}" for i in range(args.random_maps))]
-    prints = _fingerprints(args, model, settings, methods, given, target, wanted)
-
-    path = args.output / "curves.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    place = {own: i for i, own in enumerate(images.ids)}
-    curves = [own for own in results.load_curves(path, prints) if own.id in place]
-    done = {(own.id, own.method) for own in curves}
-    todo = [
-        i for i, own in enumerate(images.ids) if any((own, name) not in done for name in wanted)
-    ]
-    missing = images.subset(np.array(todo, int))
-    sample: list = []
-
-    def explained(some, bar=None) -> Iterator:
-        for item in _explained(args, model, some, methods, given, target, bar):
-            if not sample or item.id == sample[0].id:
-                sample.append(item)
-            if (item.id, item.method) not in done:
-                yield item
-
-    work = 2 * len(settings.fractions)
-    with _bar(work * (len(images) * len(wanted) - len(done)), work * len(wanted)) as bar:
-        if todo:
-            stream = road_curves(
-                model,
-                explained(missing, bar),
-                settings,
-                batch_size=args.batch_size,
-                seed=args.seed,
-                progress=bar.update,
-            )
-            for own in stream:
-                results.append_curves(path, own, prints[own.method])
-                curves.append(own)
-    if not curves:
-        first = next(iter(missing.skipped.items()))
-        wrong = f"{len(images)}, none of which can be decoded"
-        raise UsageError("images", wrong, "images", ": ".join(first))
-    curves.sort(key=lambda own: (wanted.index(own.method), place[own.id]))
-    if not sample:  # all of it is from an earlier run
-        first = images.ids.index(curves[0].id)
-        for _ in explained(images.subset(np.array([first]))):
-            pass
-    joined = results.join_random(curves)
-    found = results.summary(joined, settings, args.seed)
-    print(results.table(found))
-    _write(args, model, images, missing.skipped, settings, joined, found, methods)
-    _draw(args, model, settings, curves, found, sample, shown)
+    print(result)
+    result.save(args.output)
     print(f"written to {args.output}: curves, areas, manifest and pictures")
 
 
-def _bar(total: int, an_image: int):
-    """Perturbed images classified, with the time left; `leave_out` takes images off the total."""
-    from tqdm import tqdm
-
-    bar = tqdm(desc="road", total=total, unit=" images", file=sys.stderr, smoothing=0.1)
-
-    def leave_out(images: int) -> None:
-        bar.total -= images * an_image
-        bar.refresh()
-
-    bar.leave_out = leave_out
-    return bar
-
-
-def _shown(chosen: list[float] | None, fractions: tuple[float, ...]) -> list[int]:
-    """Places among the fractions of those that the strip shows."""
-    if chosen is None:
-        places = np.linspace(0, len(fractions) - 1, min(6, len(fractions)))
-        return sorted(set(places.round().astype(int).tolist()))
-    for fraction in chosen:
-        if min(abs(fraction - own) for own in fractions) > 1e-9:
-            listed = " ".join(f"{own:g}" for own in fractions)
-            raise UsageError("--strip", fraction, f"one of the fractions measured: {listed}")
-    return [int(np.argmin(np.abs(np.asarray(fractions) - fraction))) for fraction in chosen]
-
-
-def _target(text: str | None, model) -> int | None:
-    if text is None:
-        return None
-    from jaxood.attributing import number_of_classes
-    from jaxood.cli.attribute import find_class
-    from jaxood.data.class_names import class_names
-
-    return find_class(text, class_names(number_of_classes(model)))
-
-
-def read_maps(
-    chosen: list[str], ids: tuple[str, ...], taken: list[str]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Maps from NPZ files, by name and image.
-
-    Raises:
-      UsageError: for what is no such file, or a file without an array or an image that is needed.
-    """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for text in chosen:
+def _named(maps: list[str]) -> dict[str, str]:
+    """Files by name, from "NAME=FILE"."""
+    found: dict[str, str] = {}
+    for text in maps:
         name, equals, file = text.partition("=")
-        if not (name and equals and file) or "/" in name:
-            raise UsageError("--maps", text, "NAME=FILE.npz")
-        if name in found or name in taken or name == "random":
-            raise UsageError("--maps", text, f"a name other than {name}, which is taken")
-        try:
-            with np.load(file) as arrays:
-                listed = dict(arrays)
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise UsageError("--maps", f"{file} ({error})", "an NPZ file of arrays") from None
-        for needed in ("ids", name):
-            if needed not in listed:
-                wanted = f"arrays ids and {name}"
-                raise UsageError("--maps", f"{file} with {', '.join(listed)}", wanted)
-        maps = listed[name]
-        if maps.ndim != 3 or len(maps) != len(listed["ids"]):
-            wanted = f"[{len(listed['ids'])}, h, w], as many as ids"
-            raise UsageError("--maps", f"{name} {maps.shape} in {file}", wanted)
-        by_id = dict(zip(map(str, listed["ids"]), maps.astype(np.float32), strict=True))
-        lacking = [own for own in ids if own not in by_id]
-        if lacking:
-            wanted = f"a map of every image: {lacking[0]} has none"
-            raise UsageError("--maps", f"{file} without {len(lacking)} images", wanted)
-        found[name] = {own: by_id[own] for own in ids}
+        if not (name and equals and file) or name in found:
+            raise UsageError("maps", text, "NAME=FILE.npz, a name once")
+        found[name] = file
     return found
-
-
-def _fingerprints(args, model, settings, methods, given, target, wanted) -> dict[str, str]:
-    """By method: changes with anything that its curves depend on."""
-    from jaxood.files import fingerprint
-
-    def digest(name: str) -> object:
-        if name in given:
-            return fingerprint([(own, array.tobytes()) for own, array in given[name].items()])
-        return repr(methods.get(name, name))
-
-    about = (model.name, model.weights_hash, model.preprocessing, model.dtype)
-    return {
-        name: fingerprint(*about, settings, args.seed, args.scale, target, digest(name))
-        for name in wanted
-    }
-
-
-def _explained(args, model, images, methods: Mapping, given: Mapping, target, bar) -> Iterator:
-    """Images with every map that is asked for, as they are read."""
-    import jax
-    from flax import nnx
-
-    from jaxood.attributing import attribute
-    from jaxood.attribution.heatmap import heatmap
-    from jaxood.perturbation.results import RANDOM
-    from jaxood.perturbation.road import Explained, image_number
-
-    side = model.preprocessing.crop
-    shape = nnx.eval_shape(model.module, jax.ShapeDtypeStruct((1, side, side, 3), model.dtype))
-    grid = RANDOM_GRID if shape.feature_map is None else shape.feature_map.shape[1:3]
-    enlarge = jax.jit(partial(heatmap, size=(side, side), scale=args.scale))
-    before = 0
-    batches = attribute(
-        model, images, methods, target=target, batch_size=args.batch_size, seed=args.seed
-    )
-    for done, batch in batches:
-        if bar is not None:
-            bar.leave_out(done - before - len(batch.indices))
-        before = done
-        ids = [images.ids[index] for index in batch.indices]
-        if not ids:
-            continue
-        maps = dict(batch.maps)
-        maps |= {name: np.stack([own[i] for i in ids]) for name, own in given.items()}
-        for i in range(args.random_maps):
-            draws = [np.random.default_rng([args.seed, i, image_number(own)]) for own in ids]
-            maps[f"{RANDOM}/{i}"] = np.stack([draw.random(grid, np.float32) for draw in draws])
-        maps = {
-            name: own if own.shape[1:] == (side, side) else np.asarray(enlarge(own))
-            for name, own in maps.items()
-        }
-        for row, own in enumerate(ids):
-            for name, rows in maps.items():
-                yield Explained(own, batch.images[row], int(batch.target[row]), name, rows[row])
-
-
-def _write(args, model, images, skipped, settings, joined, found, methods) -> None:
-    from jaxood.manifest import manifest, write_json
-    from jaxood.perturbation.results import write_results
-
-    images.skipped.update(skipped)
-    if skipped:
-        print(f"{len(skipped)} of {len(images)} images left out: undecodable")
-    write_results(args.output, joined, found)
-    about = manifest(
-        vars(args),
-        model,
-        [images],
-        methods={name: repr(method) for name, method in methods.items()},
-        imputed="values in [0, 1]" if settings.before_normalisation else "normalised images",
-    )
-    write_json(args.output / "manifest.json", about)
-
-
-def _draw(args, model, settings, curves, found, sample, shown: list[int]) -> None:
-    from jaxood.perturbation.plots import draw_curves, draw_strip
-    from jaxood.perturbation.results import RANDOM
-    from jaxood.perturbation.road import ORDERS, perturbed_images
-
-    draw_curves(args.output / "road.png", found)
-    items = [item for item in sample if not item.method.startswith(f"{RANDOM}/")]
-    items.append(next(item for item in sample if item.method == f"{RANDOM}/0"))
-    pictures = perturbed_images(model, items, settings, args.seed)[:, shown]
-    own = {curve.method: curve.confidence for curve in curves if curve.id == sample[0].id}
-    confidence = [row[shown] for item in items for row in own[item.method]]
-    rows = [(item.method.partition("/")[0], order) for item in items for order in ORDERS]
-    fractions = [settings.fractions[i] for i in shown]
-    name = sample[0].id.rpartition("/")[2]
-    title = f"{name}: what the model saw, and the probability of the class"
-    draw_strip(args.output / "strip.png", pictures, rows, fractions, confidence, title)

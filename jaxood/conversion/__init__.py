@@ -1,5 +1,5 @@
 """PyTorch checkpoints to weights files."""
 
-from jaxood.conversion.convert import convert_checkpoint, convert_state_dict
+from jaxood.conversion.convert import ConversionReport, convert, convert_state_dict
 
-__all__ = ["convert_checkpoint", "convert_state_dict"]
+__all__ = ["ConversionReport", "convert", "convert_state_dict"]

@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         more than tensors and plain containers.
     """
     if not path.is_file():
-        raise UsageError("--checkpoint", path, "an existing file")
+        raise UsageError("checkpoint", path, "an existing file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return from_tensors(_load_torch(path))
@@ -104,7 +104,7 @@ def _unnest(content: object) -> tuple[dict[str, object], tuple[str, ...]]:
         kind = type(content).__name__
         if isinstance(content, Mapping):
             kind += f" with keys {', '.join(map(str, list(content)[:5]))}"
-        raise UsageError("--checkpoint", kind, "a state dict: tensors by name, plain or nested")
+        raise UsageError("checkpoint", kind, "a state dict: tensors by name, plain or nested")
     return arrays, notes
 
 
@@ -116,7 +116,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         file = safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
         wanted = f"a whole safetensors file ({error})"
-        raise UsageError("--checkpoint", path, wanted, "Download it again.") from error
+        raise UsageError("checkpoint", path, wanted, "Download it again.") from error
     names = strip_prefixes(dict.fromkeys(file.keys()))
     shapes = {name: tuple(file.get_slice(key).get_shape()) for name, key in names.items()}
     return Checkpoint(shapes, lambda name: file.get_tensor(names[name]))
@@ -127,7 +127,7 @@ def _load_torch(path: Path) -> object:
         import torch
     except ImportError as error:
         remedy = "Install it: pip install 'jaxood[convert]'"
-        raise UsageError("--checkpoint", path, "PyTorch to read it with", remedy) from error
+        raise UsageError("checkpoint", path, "PyTorch to read it with", remedy) from error
     try:
         # Namespace: the options that training scripts save beside the weights; plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -143,13 +143,13 @@ def _load_torch(path: Path) -> object:
         )
         if asked and "weights_only" in str(error):
             raise UsageError(
-                "--checkpoint",
+                "checkpoint",
                 f"{path}, whose pickle asks for {asked[1]}",
                 "tensors in plain containers: nothing that could run code",
                 "Save the state dict alone: torch.save(model.state_dict(), FILE)",
             ) from error
         raise UsageError(
-            "--checkpoint",
+            "checkpoint",
             path,
             "a whole PyTorch checkpoint or .safetensors file",
             "It is truncated, or torch.save did not write it.",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,9 @@ from jaxood.conversion.layouts import layouts_of
 from jaxood.conversion.parity import parity
 from jaxood.conversion.rules import Plan, carry_out, head_classes, make_plan
 from jaxood.errors import UsageError, choose
-from jaxood.models.loading import find_tag, load_model, parameter_shapes
-from jaxood.models.registry import ARCHITECTURES
+from jaxood.files import write_whole
+from jaxood.models.loading import checked_names, load_weights, parameter_shapes
+from jaxood.models.registry import ARCHITECTURES, find_architecture, find_tag
 from jaxood.models.weights_file import WeightsInfo, sha256, write_weights
 
 
@@ -29,7 +30,7 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class ConversionReport:
     """What a conversion did."""
 
     output: Path
@@ -46,7 +47,8 @@ class Report:
             f"converted {self.parameters:,} parameters in {self.arrays} arrays"
             f" from the {info.layout} layout, batch norm folded",
         ]
-        return "\n".join([*lines, *self.notes])
+        parity = [] if self.parity is None else [json.dumps(self.parity, indent=2)]
+        return "\n".join([*lines, *self.notes, *parity])
 
 
 def convert_state_dict(
@@ -65,18 +67,24 @@ def convert_state_dict(
     }
 
 
-def convert_checkpoint(
-    checkpoint: Path,
-    output: Path,
+def convert(
+    checkpoint: Path | str,
+    output: Path | str,
+    *,
     arch: str | None = None,
     tag: str | None = None,
+    classes: Sequence[str] = (),
     verify: bool = False,
-) -> Report:
-    """Converts a file.
+) -> ConversionReport:
+    """Converts a PyTorch checkpoint to a weights file.
 
     Args:
-      arch, tag: guessed from the content, the hash and the name of the file when None.
-      verify: also compares with the publisher's own model; see `jaxood.conversion.parity`.
+      checkpoint: `.safetensors`, or what `torch.save` wrote; nothing in it is executed.
+      arch: "resnet50", or with a tag "resnet50.a1_in1k".
+      tag: of the published weights whose preprocessing is used. Both are guessed from the content,
+        the hash and the name of the file when None.
+      classes: names of the classes, where they are not ImageNet's 1,000.
+      verify: also compares with the publisher's model; see `jaxood.conversion.parity`.
 
     Raises:
       UsageError: what cannot be read, recognised, converted or written. Nothing is left behind.
@@ -85,7 +93,10 @@ def convert_checkpoint(
     source = read_checkpoint(checkpoint)
     digest = sha256(checkpoint)
     published = _published_as(checkpoint.name, digest)
-    if arch is None and published is not None:
+    if arch is not None:
+        arch, tag_of_name = find_architecture(arch, "arch")
+        tag = tag or tag_of_name
+    elif published is not None:
         arch = published[0]
     match = recognise(source.shapes, arch)
     tag = tag or _guess_tag(match, published)
@@ -95,6 +106,7 @@ def convert_checkpoint(
         tag,
         find_tag(match.architecture, tag).preprocessing,
         match.num_classes,
+        checked_names(classes, match.num_classes) if classes else (),
         plan.layout.name,
         digest,
         f"jaxood {version('jaxood')}",
@@ -107,7 +119,7 @@ def convert_checkpoint(
         info,
     )
     notes = source.notes + tuple(f"dropped {n} arrays {what}" for what, n in plan.dropped.items())
-    report = Report(
+    report = ConversionReport(
         output, info, len(shapes), sum(int(np.prod(shape)) for shape in shapes.values()), notes
     )
     if not verify:
@@ -115,10 +127,10 @@ def convert_checkpoint(
     return replace(report, parity=_verify(report, source, plan))
 
 
-def _verify(report: Report, source: Checkpoint, plan: Plan) -> dict:
+def _verify(report: ConversionReport, source: Checkpoint, plan: Plan) -> dict:
     """Writes the parity report beside the weights file, which goes when it does not pass."""
     result = parity(
-        lambda dtype: load_model(report.info.architecture, report.output, dtype=dtype),
+        lambda dtype: load_weights(report.output, dtype=dtype),
         source,
         plan.layout.dropped,
         plan.layout.name,
@@ -126,12 +138,12 @@ def _verify(report: Report, source: Checkpoint, plan: Plan) -> dict:
     if not result.get("passed", True):
         report.output.unlink()
         raise UsageError(
-            "--verify",
+            "verify",
             f"relative errors {result['relative_error']}",
             f"at most {result['tolerance']} at each depth; no weights file is left",
         )
     beside = report.output.with_suffix(".parity.json")
-    beside.write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(beside, (json.dumps(result, indent=2) + "\n").encode())
     return result
 
 
@@ -144,21 +156,21 @@ def recognise(
       UsageError: none or several fit; what is wrong with the nearest, all of it.
     """
     if architecture is not None:
-        choose("--arch", architecture, ARCHITECTURES)
+        choose("arch", architecture, ARCHITECTURES)
     names = [architecture] if architecture else list(ARCHITECTURES)
     attempts = list(_attempts(shapes, names, layout))
     fitting = {match.architecture: match for match in attempts if not match.plan.problems}
     if len(fitting) == 1:
         return next(iter(fitting.values()))
     if fitting:
-        raise UsageError("--arch", "none", f"one of {', '.join(fitting)}", "The keys fit them all.")
+        raise UsageError("arch", "none", f"one of {', '.join(fitting)}", "The keys fit them all.")
     nearest = min(attempts, key=lambda match: len(match.plan.problems), default=None)
     if nearest is None or not nearest.plan.steps:
         wanted = f"one of {architecture or ', '.join(convertible())}"
-        raise UsageError("--checkpoint", f"keys such as {', '.join(list(shapes)[:3])}", wanted)
+        raise UsageError("checkpoint", f"keys such as {', '.join(list(shapes)[:3])}", wanted)
     problems = nearest.plan.problems
     raise UsageError(
-        "--checkpoint",
+        "checkpoint",
         f"{len(problems)} things that do not fit {nearest.architecture} in the"
         f" {nearest.plan.layout.name} layout",
         "all of its parameters and nothing else",
@@ -172,7 +184,7 @@ def convertible() -> list[str]:
 
 
 def _attempts(
-    shapes: Mapping[str, tuple[int, ...]], architectures: Iterable[str], layout: str | None
+    shapes: Mapping[str, tuple[int, ...]], architectures: Sequence[str], layout: str | None
 ) -> Iterable[Match]:
     for name in architectures:
         layouts = layouts_of(name)
@@ -209,8 +221,8 @@ def _guess_tag(match: Match, published: tuple[str, str] | None) -> str:
     if len(same) == 1:
         return same[0]
     raise UsageError(
-        "--tag",
+        "tag",
         f"none, and the checkpoint could be any of {', '.join(same)}",
         "the one whose preprocessing the checkpoint was trained with",
-        f"Add: --tag {same[0]}",
+        f"The first of them: {same[0]}",
     )

@@ -18,7 +18,14 @@ from jaxood.outputs import ModelOutputs
 
 TOLERANCE = 1e-4  # of the largest value
 IMAGES = 4
-DEPTHS = ("feature_map", "pooled", "logits")
+
+
+class Depths(NamedTuple):
+    """What a torch classifier gives, as `ModelOutputs`."""
+
+    feature_map: np.ndarray
+    pooled: np.ndarray
+    logits: np.ndarray
 
 
 class Reference(NamedTuple):
@@ -106,7 +113,7 @@ def import_publisher(package: str):
         return importlib.import_module(package)
 
 
-def torch_outputs(network, features: str, images: np.ndarray) -> ModelOutputs:
+def torch_outputs(network, features: str, images: np.ndarray) -> Depths:
     """The three depths of a torch classifier, NHWC in and out.
 
     Args:
@@ -129,13 +136,13 @@ def torch_outputs(network, features: str, images: np.ndarray) -> ModelOutputs:
     if found.ndim == 3:  # the class token first
         side = round((found.shape[1] - 1) ** 0.5)
         grid = found[:, 1:].reshape(len(found), side, side, -1)
-        return ModelOutputs(grid, found[:, 0], logits)
-    return ModelOutputs(found.transpose(0, 2, 3, 1), found.mean((2, 3)), logits)
+        return Depths(grid, found[:, 0], logits)
+    return Depths(found.transpose(0, 2, 3, 1), found.mean((2, 3)), logits)
 
 
-def errors(ours: ModelOutputs, theirs: ModelOutputs) -> dict[str, float]:
+def errors(ours: ModelOutputs, theirs: Depths) -> dict[str, float]:
     """Largest absolute difference over the largest value, at each depth."""
-    pairs = {depth: (getattr(ours, depth), getattr(theirs, depth)) for depth in DEPTHS}
+    pairs = {depth: (getattr(ours, depth), getattr(theirs, depth)) for depth in Depths._fields}
     return {
         depth: float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())
         for depth, (a, b) in pairs.items()
@@ -168,7 +175,7 @@ def parity(
         package = import_publisher(reference.package)
     except Exception as error:  # a package may also fail to import beside this build of torch
         return {"skipped": f"{reference.package} cannot be imported: {error}"}
-    classes = loaded.module.head.bias.shape[0]
+    classes = loaded.classes
     network = reference.build(package, loaded.name, classes)
     kept = [name for name in source.shapes if not name.startswith(tuple(dropped))]
     tensors = {name.replace(*reference.rename): torch.tensor(source.get(name)) for name in kept}

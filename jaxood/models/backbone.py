@@ -1,13 +1,15 @@
 """What every model has in common: named stages in order, a pooling, a head."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxood.context import Pooling
 from jaxood.errors import choose
-from jaxood.outputs import Head, LinearHead, ModelOutputs, NormLinearHead
+from jaxood.heads import Head, LinearHead, NormLinearHead
+from jaxood.outputs import ModelOutputs, model_outputs
 
 
 class LinearClassifier(nnx.Module):
@@ -44,17 +46,17 @@ class Backbone(nnx.Module):
     ("layer4.2"). Batch norm is folded into the convolutions, so there is no training mode.
 
     Attributes:
-      pooling: "mean" where pooled is the mean over positions, "class_token" where it is not;
-        attribution by coalitions and purification need the former.
+      pooling: "mean" where pooled is the mean over positions; attribution by coalitions and
+        purification need that.
       cam_layer: the stage whose output class activation maps use unless told otherwise.
     """
 
     def __init__(
         self,
-        stages: dict[str, nnx.Module],
+        stages: Mapping[str, nnx.Module],
         classifier: LinearClassifier | NormLinearClassifier,
         cam_layer: str | None = None,
-        pooling: Literal["mean", "class_token"] = "mean",
+        pooling: Pooling = "mean",
     ):
         self.stage_names = tuple(stages)  # nnx.Dict forgets the order when it is merged
         self.stages = nnx.Dict(stages)
@@ -78,8 +80,7 @@ class Backbone(nnx.Module):
     def outputs(self, features: Array) -> ModelOutputs:
         """Pools what the last stage gave, and applies the head."""
         features = features.astype(jnp.float32)  # the backbone may run in bfloat16
-        pooled = features.mean(axis=(1, 2))
-        return ModelOutputs(features, pooled, self.head(pooled))
+        return model_outputs(self.head, features.mean(axis=(1, 2)), features)
 
     def spatial(self, activation: Array) -> Float[Array, "n h w c"]:
         """What a stage gave as a map; a model of tokens drops its class token here."""

@@ -7,46 +7,59 @@ two cores, and 0.99 for ResNet-50. An accelerator has the bandwidth, and wants t
 
 import math
 import os
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxood.context import Model
 from jaxood.models.backbone import Backbone
 from jaxood.outputs import ModelOutputs
 
 PIXELS_A_CORE = 2 * 224 * 224
 
+Layers = dict[str, Float[Array, "n ..."]]
+
 
 def images_a_step(height: int, width: int) -> int:
-    """A power of two for each device: larger for smaller images, and for more cores."""
-    count = max(1, os.cpu_count() * PIXELS_A_CORE // (height * width))
-    return jax.local_device_count() * 2 ** (count.bit_length() - 1)
+    """A power of two: larger for smaller images, and for more cores."""
+    count = max(1, (os.cpu_count() or 1) * PIXELS_A_CORE // (height * width))
+    return 2 ** (count.bit_length() - 1)
 
 
-def forward(model: nnx.Module, images: Float[Array, "n h w 3"]) -> ModelOutputs:
-    """`model(images)`, in steps over the batch where it is compiled for a CPU.
+def forward(
+    model: Model, images: Float[Array, "n h w 3"], stages: Sequence[str] = ()
+) -> tuple[ModelOutputs, Layers]:
+    """`model(images)` on one device, in steps over the batch where it is compiled for a CPU.
 
     A model of the user's own goes in one step: it may depend on the batch.
+
+    Args:
+      stages: of a model with named stages, whose activations are kept as well.
     """
     n, height, width, _ = images.shape
     step = math.gcd(n, images_a_step(height, width))
-    if not isinstance(model, Backbone) or step == n:
-        return model(images)
-
-    devices = math.gcd(step, jax.local_device_count())
+    if not isinstance(model, Backbone):
+        return model(images), {}
+    if step == n:
+        return _with_layers(model, images, stages)
 
     def stepwise(images):
-        # Each device of a mesh holds neighbours, and has as many of its own in every step.
-        shape = images.shape[1:]
-        apart = jnp.moveaxis(images.reshape(devices, -1, step // devices, *shape), 1, 0)
-        outputs = jax.lax.map(model, apart.reshape(-1, step, *shape))
+        blocks = images.reshape(-1, step, *images.shape[1:])
+        found = jax.lax.map(lambda block: _with_layers(model, block, stages), blocks)
+        return jax.tree.map(lambda array: array.reshape(n, *array.shape[2:]), found)
 
-        def together(array):
-            apart = array.reshape(-1, devices, step // devices, *array.shape[2:])
-            return jnp.moveaxis(apart, 1, 0).reshape(n, *array.shape[2:])
+    def whole(images):
+        return _with_layers(model, images, stages)
 
-        return jax.tree.map(together, outputs)
+    return jax.lax.platform_dependent(images, cpu=stepwise, default=whole)
 
-    return jax.lax.platform_dependent(images, cpu=stepwise, default=model)
+
+def _with_layers(model: Backbone, images, stages: Sequence[str]) -> tuple[ModelOutputs, Layers]:
+    """The outputs, and what the stages gave on the way."""
+    layers: Layers = {}
+    activation, before = images, None
+    for name in sorted(set(stages), key=model.stage_names.index):
+        activation = layers[name] = model.run(activation, start=before, stop=name)
+        before = name
+    return model.outputs(model.run(activation, start=before)), layers

@@ -20,6 +20,6 @@ def digits_cnn(num_classes: int = 6) -> Backbone:
 def initialise(model: Backbone, key: jax.Array) -> None:
     """Fills the kernels in place: He et al., ICCV 2015, for the layers before a ReLU."""
     he = nnx.initializers.he_normal()
-    layers = [*model.stages.values(), model.classifier]
-    for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True):
-        layer.kernel[...] = he(layer_key, layer.kernel.shape)
+    kernels = [stage.kernel for stage in model.stages.values()] + [model.classifier.kernel]
+    for kernel, kernel_key in zip(kernels, jax.random.split(key, len(kernels)), strict=True):
+        kernel[...] = he(kernel_key, kernel.shape)

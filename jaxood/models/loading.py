@@ -1,9 +1,7 @@
-"""From a weights file, or an import path, to a model that is ready to use."""
+"""From a weights file, or a Flax module, to a model that is ready to use."""
 
 import hashlib
-import importlib
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxood.data.class_names import class_names
 from jaxood.errors import UsageError, choose
 from jaxood.models.backbone import Backbone
-from jaxood.models.registry import ARCHITECTURES, LoadedModel, WeightTag
-from jaxood.models.weights_file import CONVERT, WeightsInfo, open_weights, sha256, write_weights
+from jaxood.models.contract import check_model
+from jaxood.models.registry import ARCHITECTURES, LoadedModel, find_tag
+from jaxood.models.weights_file import WeightsInfo, open_weights, sha256, write_weights
 from jaxood.preprocessing import Preprocessing
+
+DTYPES = ("float32", "bfloat16")
 
 
 def abstract_model(architecture: str, num_classes: int) -> Backbone:
@@ -38,7 +40,7 @@ def parameter_shapes(architecture: str, num_classes: int) -> dict[str, tuple[int
     }
 
 
-def fill(module: nnx.Module, value: Callable[[str], jax.Array]) -> nnx.Module:
+def fill(module: Backbone, value: Callable[[str], jax.Array]) -> Backbone:
     """The same network with `value(path)` as its parameters."""
     graphdef, state = nnx.split(module)
     filled = [
@@ -48,44 +50,82 @@ def fill(module: nnx.Module, value: Callable[[str], jax.Array]) -> nnx.Module:
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
-def load_model(
-    name: str | None, weights: Path | None = None, tag: str | None = None, dtype: str = "float32"
+def load_weights(
+    weights: Path,
+    arch: str | None = None,
+    tag: str | None = None,
+    dtype: str = "float32",
+    names: Sequence[str] = (),
 ) -> LoadedModel:
-    """Loads a model.
+    """Loads a weights file.
 
     Args:
-      name: an architecture; or "package.module:function", whose result is a Flax module that
-        gives ModelOutputs and has `head`, and may have `preprocessing`; or None: what the
-        weights file says.
-      weights: a weights file; of a model of the user's own, may be None.
+      arch: the architecture that it must be of; None: what the file says.
       tag: takes the preprocessing of this tag instead of the weights file's.
       dtype: of the backbone's arithmetic; the head stays float32.
+      names: of the classes, instead of the file's.
 
     Raises:
       UsageError: unknown name or tag; file missing, damaged, or of another architecture.
     """
-    if name is not None and ":" in name:
-        return _own_model(name, weights, tag, dtype)
-    if name is not None:
-        choose("--model", name, ARCHITECTURES)
-    if weights is None:
-        raise UsageError("--weights", "none", f"a weights file for {name or 'the model'}", CONVERT)
-    weights = Path(weights)
     file, info = open_weights(weights)
-    if name is not None and name != info.architecture:
-        raise UsageError("--weights", f"{weights} ({info.architecture})", f"weights for {name}")
-    choose("--weights", info.architecture, ARCHITECTURES)
-    module = abstract_model(info.architecture, info.num_classes)
-    module = fill(module, _reader(file, weights, parameters(module), dtype))
+    if arch is not None and arch != info.architecture:
+        raise UsageError("weights", f"{weights} ({info.architecture})", f"weights for {arch}")
+    choose("weights", info.architecture, ARCHITECTURES)
+    choose("dtype", dtype, DTYPES)
+    network = abstract_model(info.architecture, info.num_classes)
+    module = fill(network, _reader(file, weights, parameters(network), dtype))
     preprocessing = find_tag(info.architecture, tag).preprocessing if tag else info.preprocessing
     return LoadedModel(
-        module, preprocessing, info.architecture, tag or info.tag, sha256(weights), dtype
+        module,
+        preprocessing,
+        info.architecture,
+        tag or info.tag,
+        sha256(weights),
+        dtype,
+        network.pooling,
+        checked_names(names or info.class_names, info.num_classes),
     )
 
 
-def find_tag(architecture: str, tag: str) -> WeightTag:
-    tags = ARCHITECTURES[choose("--model", architecture, ARCHITECTURES)].tags
-    return tags[choose("--tag", tag, tags)]
+def checked_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
+    """One name a class; ImageNet's, or "class 0"... where none are given.
+
+    Raises:
+      UsageError: when there are fewer or more of them than classes.
+    """
+    if not names:
+        return class_names(classes)
+    if len(names) != classes:
+        raise UsageError("classes", f"{len(names)} names", f"{classes}, one a class of the model")
+    return tuple(names)
+
+
+def own_model(
+    module: nnx.Module,
+    name: str,
+    names: Sequence[str] = (),
+) -> LoadedModel:
+    """A model of the user's own: `preprocessing` and `class_names` are read off it, or defaults.
+
+    Raises:
+      UsageError: for what is no such model; see `jaxood.models.contract.check_model`.
+    """
+    preprocessing = getattr(module, "preprocessing", None) or Preprocessing(256, 224)
+    if not isinstance(preprocessing, Preprocessing):
+        raise UsageError("preprocessing", preprocessing, "a jaxood.Preprocessing")
+    facts = check_model(module, preprocessing)
+    names = names or getattr(module, "class_names", ())
+    return LoadedModel(
+        module,
+        preprocessing,
+        name,
+        "own",
+        _parameters_hash(module),
+        "float32",
+        facts.pooling,
+        checked_names(names, facts.classes),
+    )
 
 
 def _reader(file, path: Path, wanted: dict, dtype: str) -> Callable[[str], jax.Array]:
@@ -100,46 +140,13 @@ def _reader(file, path: Path, wanted: dict, dtype: str) -> Callable[[str], jax.A
     if problems:
         shown = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
         remedy = "Convert the checkpoint again with this version."
-        raise UsageError("--weights", f"{path} ({shown})", "this architecture's parameters", remedy)
+        raise UsageError("weights", f"{path} ({shown})", "this architecture's parameters", remedy)
 
     def read(name: str) -> jax.Array:
         kept = jnp.float32 if name.startswith("classifier/") else jnp.dtype(dtype)
         return jnp.asarray(file.get_tensor(name)).astype(kept)
 
     return read
-
-
-def _own_model(name: str, weights: Path | None, tag: str | None, dtype: str) -> LoadedModel:
-    """Imports `package.module` (the working folder included), calls `function()`."""
-    if weights is not None or tag is not None:
-        raise UsageError(
-            "--weights" if weights is not None else "--tag",
-            weights or tag,
-            f"nothing beside {name}",
-            "A model of your own loads its own weights.",
-        )
-    module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, "")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        wanted = "package.module:function that can be imported"
-        raise UsageError("--model", f"{name} ({error})", wanted) from error
-    finally:
-        sys.path.remove("")
-    module = function()
-    lacking = [part for part in ("__call__", "head") if not hasattr(module, part)]
-    if not isinstance(module, nnx.Module) or lacking:
-        wanted = "a function that returns a flax.nnx.Module with __call__(images) and head"
-        raise UsageError("--model", f"{name}, which gave {type(module).__name__}", wanted)
-    preprocessing = getattr(module, "preprocessing", None) or Preprocessing(256, 224)
-    if not isinstance(preprocessing, Preprocessing):
-        raise UsageError("preprocessing", preprocessing, "a jaxood.preprocessing.Preprocessing")
-    if dtype != "float32":
-        raise UsageError(
-            "--dtype", dtype, f"float32 for {name}", "Your function chooses its types."
-        )
-    return LoadedModel(module, preprocessing, name, "own", _parameters_hash(module), dtype)
 
 
 def _parameters_hash(module: nnx.Module) -> str:

@@ -1,11 +1,15 @@
 """Architectures and the weight tags that are published for them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from flax import nnx
 
+from jaxood.context import Pooling
+from jaxood.errors import choose
+from jaxood.heads import Head
 from jaxood.models import tiny_vit
 from jaxood.models.backbone import Backbone
 from jaxood.models.digits_cnn import digits_cnn
@@ -47,9 +51,11 @@ class LoadedModel:
     """A model that is ready to use, and what a run must know of it.
 
     Attributes:
-      name: architecture name, or the import path of a model of the user's own.
+      name: architecture name, or what a model of the user's own is called.
       weights_hash: SHA-256 of the weights file, for fingerprints.
       dtype: of the backbone's arithmetic; pooled features and head are float32 always.
+      pooling: how pooled features come from the feature map.
+      class_names: one a class.
     """
 
     module: nnx.Module
@@ -58,6 +64,27 @@ class LoadedModel:
     tag: str
     weights_hash: str
     dtype: str = "float32"
+    pooling: Pooling = "mean"
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> Head:
+        return self.module.head  # type: ignore[attr-defined]  # checked when it was loaded
+
+    @property
+    def classes(self) -> int:
+        """How many the logits tell apart."""
+        return self.head.kernel.shape[1]
+
+    def identity(self) -> dict[str, object]:
+        """What features and detectors depend on, as plain JSON values."""
+        parts = {
+            "name": self.name,
+            "weights_sha256": self.weights_hash,
+            "preprocessing": self.preprocessing.as_dict(),
+            "dtype": self.dtype,
+        }
+        return json.loads(json.dumps(parts))
 
 
 def _tag(layout, checkpoints, resize, crop, interpolation, top1=None) -> WeightTag:
@@ -241,3 +268,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "tiny_vit_21m_384": _tiny_vit("tiny_vit_21m_384", distilled=86.2),
     "digits_cnn": Architecture(digits_cnn, {"digits": DIGITS}),
 }
+
+
+def find_architecture(text: str, argument: str) -> tuple[str, str | None]:
+    """An architecture, and the tag where the text names one: "resnet50", "resnet50.a1_in1k".
+
+    Raises:
+      UsageError: an unknown name or tag; `argument` is what it calls it.
+    """
+    name, dot, tag = text.partition(".")
+    choose(argument, name, ARCHITECTURES)
+    return name, choose(argument, tag, ARCHITECTURES[name].tags) if dot else None
+
+
+def find_tag(architecture: str, tag: str) -> WeightTag:
+    tags = ARCHITECTURES[choose("model", architecture, ARCHITECTURES)].tags
+    return tags[choose("tag", tag, tags)]

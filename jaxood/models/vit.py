@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxood.models.backbone import Backbone, NormLinearClassifier
 from jaxood.models.layers import add_bias
 from jaxood.models.transformer import Dense, LayerNorm, attend, gelu
-from jaxood.outputs import ModelOutputs
+from jaxood.outputs import ModelOutputs, model_outputs
 
 EPSILON = 1e-6  # of every LayerNorm
 
@@ -61,8 +61,7 @@ class VisionTransformer(Backbone):
 
     def outputs(self, features: Float[Array, "n t c"]) -> ModelOutputs:
         features = features.astype(jnp.float32)
-        pooled = features[:, 0]
-        return ModelOutputs(self.spatial(features), pooled, self.head(pooled))
+        return model_outputs(self.head, features[:, 0], self.spatial(features))
 
     def spatial(self, activation: Float[Array, "n t c"]) -> Float[Array, "n h w c"]:
         n, tokens, width = activation.shape
@@ -86,5 +85,5 @@ def vit(
         stages,
         NormLinearClassifier(width, num_classes, EPSILON),
         cam_layer=f"encoder_layer_{depth - 2}",
-        pooling="class_token",
+        pooling="class token",
     )

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 
 from jaxood.errors import UsageError
 from jaxood.preprocessing import Preprocessing
-from jaxood.store import whole_file
+from jaxood.files import whole_file
 
-CONVERT = "Make one from a PyTorch checkpoint with: jaxood convert --checkpoint FILE --output FILE"
+CONVERT = "Make one from a PyTorch checkpoint with jaxood convert"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class WeightsInfo:
     """The metadata of a weights file.
 
     Attributes:
+      class_names: one a class; empty where they are ImageNet's or not known.
       source_sha256: hash of the checkpoint it was converted from; empty where there is none.
       converter: package version that wrote the file.
     """
@@ -34,19 +35,28 @@ class WeightsInfo:
     tag: str
     preprocessing: Preprocessing
     num_classes: int
+    class_names: tuple[str, ...] = ()
     layout: str = ""
     source_sha256: str = ""
     converter: str = ""
 
     def as_strings(self) -> dict[str, str]:
         values = {name: str(value) for name, value in asdict(self).items()}
-        return values | {"preprocessing": json.dumps(self.preprocessing.as_dict())}
+        return values | {
+            "preprocessing": json.dumps(self.preprocessing.as_dict()),
+            "class_names": json.dumps(self.class_names),
+        }
 
     @classmethod
     def from_strings(cls, values: Mapping[str, str]) -> "WeightsInfo":
-        known = {field.name: values[field.name] for field in fields(cls)}
-        known["preprocessing"] = Preprocessing.from_dict(json.loads(known["preprocessing"]))
-        return cls(**known | {"num_classes": int(known["num_classes"])})
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known.setdefault("class_names", "[]")
+        parsed = {
+            "preprocessing": Preprocessing.from_dict(json.loads(known["preprocessing"])),
+            "class_names": tuple(map(str, json.loads(known["class_names"]))),
+            "num_classes": int(known["num_classes"]),
+        }
+        return cls(**(known | parsed))  # type: ignore[arg-type]  # each of its field's type
 
 
 def sha256(path: Path) -> str:
@@ -85,7 +95,7 @@ def write_weights(
         raise UsageError("output", f"{path} ({reason})", "a file that can be written") from error
 
 
-def open_weights(path: Path, argument: str = "--weights"):
+def open_weights(path: Path):
     """Opens a weights file and reads its metadata.
 
     Returns:
@@ -95,15 +105,15 @@ def open_weights(path: Path, argument: str = "--weights"):
       UsageError: missing, truncated, not safetensors, or not one of this package's files.
     """
     if not path.is_file():
-        raise UsageError(argument, path, "an existing weights file", CONVERT)
+        raise UsageError("weights", path, "an existing weights file", CONVERT)
     try:
         file = safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
         wanted = f"a whole safetensors file ({error})"
-        raise UsageError(argument, path, wanted, CONVERT) from error
+        raise UsageError("weights", path, wanted, CONVERT) from error
     try:
         info = WeightsInfo.from_strings(file.metadata() or {})
     except (KeyError, ValueError, TypeError) as error:
         wanted = "a weights file with this package's metadata"
-        raise UsageError(argument, path, wanted, CONVERT) from error
+        raise UsageError("weights", path, wanted, CONVERT) from error
     return file, info

@@ -21,19 +21,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from jaxood.compiling import jit
+from jaxood.context import Model
 from jaxood.errors import UsageError, choose
 from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
-from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.parallel import rounded_up, shard
 from jaxood.perturbation.imputation import IMPUTATIONS, add_noise
 from jaxood.perturbation.removal import CONVENTIONS, Convention, removal_order
 from jaxood.preprocessing import Preprocessing
+from jaxood.runner.runner import Runner
 
 ORDERS = ("morf", "lerf")
 
@@ -99,7 +97,7 @@ class Curves(NamedTuple):
     iterations: int
     residual: float
 
-    def areas(self, fractions: tuple[float, ...]) -> tuple[float, float, float]:
+    def areas(self, fractions: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """MoRF, LeRF and combined."""
         morf, lerf = (area(curve, fractions) for curve in self.confidence)
         return morf, lerf, (lerf - morf) / 2
@@ -161,34 +159,37 @@ def perturb(
     return add_noise(imputed.images, removed, settings.noise, keys), imputed
 
 
-@partial(jit, static_argnums=(0, 1, 2, 3, 4))
-def step(graphdef, preprocessing, dtype, settings, mesh, state, rows, index, previous):
-    """Removes, imputes, classifies: target probability, agreement, and the imputation."""
+@dataclass(frozen=True)
+class RoadStep:
+    """Removes, imputes, classifies.
 
-    def on_each_device(state, rows, index, previous):
-        images, imputed = perturb(settings, rows, index, previous)
-        if settings.before_normalisation:
-            mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
+    Attributes:
+      dtype: of the backbone's arithmetic.
+    """
+
+    settings: RoadSettings
+    preprocessing: Preprocessing
+    dtype: str
+
+    def __call__(self, model: Model, rows: Rows, previous, index):
+        """Target probability, agreement with the top class, and the imputation."""
+        images, imputed = perturb(self.settings, rows, index, previous)
+        if self.settings.before_normalisation:
+            mean, std = (jnp.asarray(v) for v in (self.preprocessing.mean, self.preprocessing.std))
             images = (images - mean[None, None, None]) / std[None, None, None]
-        logits = forward(nnx.merge(graphdef, state), images.astype(dtype)).logits
-        logits = logits.astype(jnp.float32)
+        outputs, _ = forward(model, images.astype(self.dtype))
+        logits = outputs.logits.astype(jnp.float32)
         probability = jnp.take_along_axis(jax.nn.softmax(logits), rows.target[:, None], 1)[:, 0]
         return probability, logits.argmax(axis=1) == rows.target, imputed
 
-    specs = (P(), P("data"), P(), P("data"))
-    return jax.shard_map(
-        on_each_device, mesh=mesh, in_specs=specs, out_specs=P("data"), check_vma=False
-    )(state, rows, index, previous)
-
 
 def road_curves(
-    model: LoadedModel,
+    runner: Runner,
     explained: Iterable[Explained],
     settings: RoadSettings,
     *,
     batch_size: int = 32,
     seed: int = 0,
-    mesh: Mesh | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Curves]:
     """MoRF and LeRF of each map, in the order given, a batch at a time.
@@ -202,36 +203,21 @@ def road_curves(
       UsageError: for a map that is not finite, not of the image's size, or that removes all
         pixels at a fraction (only ties can do that, under the notebook's convention).
     """
-    mesh = mesh or data_mesh()
-    size = rounded_up(max(batch_size, 2), mesh)
+    model = runner.model
+    size = rounded_up(max(batch_size, 2), runner.mesh)
     pairs = max(size // 2, 1)
-    graphdef, state = nnx.split(model.module)
-    state = replicate(state, mesh)
     prepared = partial(prepare, settings, model.preprocessing, jax.random.key(seed))
-    run = partial(step, graphdef, model.preprocessing, jnp.dtype(model.dtype), settings, mesh)
+    step = RoadStep(settings, model.preprocessing, model.dtype)
     explained = iter(explained)
     while items := list(islice(explained, pairs)):
         for item in items:
             _require_map(item)
-        padded = [items[min(i, len(items) - 1)] for i in range(pairs)]
-        twice = [item for item in padded for _ in ORDERS]
-        twice += twice[-1:] * (size - len(twice))
-        rows = prepared(
-            *shard(
-                (
-                    np.stack([item.image for item in twice]),
-                    np.stack([item.map for item in twice]).astype(np.float32),
-                    np.arange(size) % 2 == 1,
-                    np.array([image_number(item.id) for item in twice], np.uint32),
-                    np.array([item.target for item in twice], np.int32),
-                ),
-                mesh,
-            )
-        )
+        filled = [items[min(i, len(items) - 1)] for i in range(pairs)]
+        rows = prepared(*shard(_in_both_orders(filled, size), runner.mesh))
         _require_kept(items, settings, jax.device_get(rows.counts))
         found, previous = [], rows.images
         for index in range(len(settings.fractions)):
-            probability, agrees, imputed = run(state, rows, np.int32(index), previous)
+            probability, agrees, imputed = runner.run(step, (rows, previous), (np.int32(index),))
             previous = imputed.images
             found.append((probability, agrees, imputed.iterations, imputed.residual))
             if len(found) > 1:  # one step in flight while the last one is waited for
@@ -240,7 +226,9 @@ def road_curves(
         columns = [np.stack(column, axis=1) for column in zip(*jax.device_get(found), strict=True)]
         progress(2 * len(items))
         for i, item in enumerate(items):
-            probability, agrees, iterations, residual = (own[2 * i : 2 * i + 2] for own in columns)
+            probability, agrees, iterations, residual = (
+                column[2 * i : 2 * i + 2] for column in columns
+            )
             yield Curves(
                 item.id,
                 item.method,
@@ -250,6 +238,19 @@ def road_curves(
                 int(iterations.max()),
                 float(residual.max()),
             )
+
+
+def _in_both_orders(items: Sequence[Explained], size: int) -> tuple[np.ndarray, ...]:
+    """Images, maps, whether the least relevant goes first, numbers and targets of `size` rows."""
+    twice = [item for item in items for _ in ORDERS]
+    twice += twice[-1:] * (size - len(twice))
+    return (
+        np.stack([item.image for item in twice]),
+        np.stack([item.map for item in twice]).astype(np.float32),
+        np.arange(size) % 2 == 1,
+        np.array([image_number(item.id) for item in twice], np.uint32),
+        np.array([item.target for item in twice], np.int32),
+    )
 
 
 def _require_map(item: Explained) -> None:
@@ -292,17 +293,8 @@ def perturbed_images(
     model: LoadedModel, items: Sequence[Explained], settings: RoadSettings, seed: int = 0
 ) -> UInt8[np.ndarray, "2b t h w 3"]:
     """What the model saw, as pictures: MoRF and LeRF of each item, at every fraction."""
-    twice = [item for item in items for _ in ORDERS]
-    rows = prepare(
-        settings,
-        model.preprocessing,
-        jax.random.key(seed),
-        np.stack([item.image for item in twice]),
-        np.stack([item.map for item in twice]).astype(np.float32),
-        np.arange(len(twice)) % 2 == 1,
-        np.array([image_number(item.id) for item in twice], np.uint32),
-        np.array([item.target for item in twice], np.int32),
-    )
+    key = jax.random.key(seed)
+    rows = prepare(settings, model.preprocessing, key, *_in_both_orders(items, 2 * len(items)))
     previous, shown = rows.images, []
     for index in range(len(settings.fractions)):
         images, imputed = _perturb(settings, rows, np.int32(index), previous)
@@ -310,5 +302,6 @@ def perturbed_images(
         shown.append(jax.device_get(images))
     values = np.stack(shown, axis=1)
     if not settings.before_normalisation:
-        values = values * np.float32(model.preprocessing.std) + np.float32(model.preprocessing.mean)
+        scale, shift = model.preprocessing.std, model.preprocessing.mean
+        values = values * np.asarray(scale, np.float32) + np.asarray(shift, np.float32)
     return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)

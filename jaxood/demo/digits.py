@@ -64,8 +64,8 @@ def train_digits() -> Backbone:
 
     state = optimizer.init(weights)
     with jax.numpy_dtype_promotion("standard"):  # optax's bias correction promotes
-        for own_key, chosen in zip(jax.random.split(key, len(batches)), batches, strict=True):
-            weights, state = step(weights, state, own_key, chosen)
+        for step_key, chosen in zip(jax.random.split(key, len(batches)), batches, strict=True):
+            weights, state = step(weights, state, step_key, chosen)
     return nnx.merge(graphdef, weights)
 
 

@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxood.errors import choose
+from jaxood.files import whole_file
+from jaxood.report.figures import DPI
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = "inferno"  # even in lightness, so told apart by all readers, and in grey print
 MARGIN = 0.06  # inches between pictures of a grid
@@ -37,20 +43,20 @@ def overlay(
 
 
 def write_png(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Makes the folder, writes the file."""
+    """Whole or not at all; makes the folder."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
+    with whole_file(path) as partial:
+        Image.fromarray(image).save(partial, "PNG")
 
 
-def draw_grid(
-    path: Path,
+def grid_figure(
     images: UInt8[np.ndarray, "n h w 3"],
     captions: Sequence[str],
     overlays: Mapping[str, UInt8[np.ndarray, "n h w 3"]],
     colours: str = COLOURS,
-) -> None:
+) -> "Figure":
     """Images as rows, each with its caption and one overlay a method, and the scale of colours."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
@@ -61,14 +67,13 @@ def draw_grid(
     width, height = CELL * len(columns), CELL * side
     left, top, bottom = 1.5, 0.35, 0.55
     size = (left + width + MARGIN, top + rows * (height + MARGIN) + bottom)
-    figure = Figure(figsize=size, dpi=130, facecolor="white")
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white")
 
-    def place(x, y, wide, high):
+    def axes_at(x, y, wide, high):
         """Axes from inches, from the upper left corner of the figure."""
-        axes = figure.add_axes(
+        return figure.add_axes(
             (x / size[0], 1 - (y + high) / size[1], wide / size[0], high / size[1])
         )
-        return axes
 
     for row, caption in enumerate(captions):
         y = top + row * (height + MARGIN)
@@ -82,17 +87,16 @@ def draw_grid(
             linespacing=1.4,
         )
         for column, (name, pictures) in enumerate(columns.items()):
-            axes = place(left + column * CELL, y, CELL - MARGIN, height)
+            axes = axes_at(left + column * CELL, y, CELL - MARGIN, height)
             axes.imshow(pictures[row], aspect="auto", interpolation="lanczos")
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(name, fontsize=9.5, pad=5)
-    bar = place(left + width / 2 - 1.2, size[1] - bottom + 0.16, 2.4, 0.1)
+    bar = axes_at(left + width / 2 - 1.2, size[1] - bottom + 0.16, 2.4, 0.1)
     scale = figure.colorbar(
         ScalarMappable(cmap=matplotlib.colormaps[colours]), cax=bar, orientation="horizontal"
     )
     scale.set_ticks([0, 1], labels=["least relevant", "most relevant"], fontsize=8)
     scale.outline.set_visible(False)
     scale.ax.tick_params(length=0, pad=3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    return figure

@@ -6,17 +6,27 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jaxood.data.images import ImageSet, printable
+from jaxood.data.files import printable
+from jaxood.data.images import ImageSet
+from jaxood.files import write_whole
 from jaxood.models.registry import LoadedModel
-from jaxood.store import write_whole
+from jaxood.runner.features import Skipped
 
 PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
 
 
 def manifest(
-    arguments: Mapping[str, object], model: LoadedModel, sets: Iterable[ImageSet], **more: object
+    arguments: Mapping[str, object],
+    model: LoadedModel,
+    data: Mapping[str, tuple[ImageSet, Iterable[Skipped]]],
+    **more: object,
 ) -> dict:
-    """Arguments, weights, preprocessing, data with what was skipped, versions, device."""
+    """Arguments, weights, preprocessing, data with what was skipped, versions, device.
+
+    Args:
+      data: by name, each set and the images of it that a result lacks.
+      more: what else is told, by name.
+    """
     import jax
 
     devices = jax.local_devices()
@@ -30,12 +40,12 @@ def manifest(
             "preprocessing": model.preprocessing.as_dict(),
         },
         "data": {
-            images.name: {
+            name: {
                 "images": len(images),
                 "fingerprint": images.fingerprint(),
-                "skipped": dict(sorted(images.skipped.items())),
+                "skipped": {image.id: image.reason for image in sorted(skipped)},
             }
-            for images in sets
+            for name, (images, skipped) in data.items()
         },
         "versions": {"python": platform.python_version()} | _versions(),
         "device": {"kind": devices[0].device_kind, "count": len(devices)},
@@ -50,9 +60,9 @@ def write_json(path: Path, values: object) -> None:
 def plain(value: object) -> object:
     """A value as JSON has it."""
     if isinstance(value, Mapping):
-        return {str(name): plain(own) for name, own in value.items()}
+        return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(own) for own in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, Path):
         return printable(value)
     if hasattr(value, "tolist"):  # NumPy

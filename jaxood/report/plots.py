@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
-from jaxood.evaluation.metrics import threshold_at
-from jaxood.evaluation.report import MethodResult
+from jaxood.metrics.ood import TPR, threshold_at
+from jaxood.report.figures import BLUE, ORANGE, write_figure
+from jaxood.report.tables import MethodResult
 
 MOST_CURVES = 8  # in one panel; more cannot be told apart
 MOST_HISTOGRAMS = 12  # rows of the histogram sheet
-BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito: told apart by all readers
 
 
 def draw_roc(path: Path, results: Sequence[MethodResult], id_name: str) -> None:
@@ -20,19 +21,21 @@ def draw_roc(path: Path, results: Sequence[MethodResult], id_name: str) -> None:
     best = sorted(results, key=lambda result: -result.mean("auroc"))[:MOST_CURVES]
     sets = list(results[0].metrics)
     figure = Figure(figsize=(4.2 * len(sets), 4.6), layout="constrained")
+    if len(best) < len(results):
+        figure.suptitle(f"the best {len(best)} of {len(results)} methods, by mean AUROC")
     panels = figure.subplots(1, len(sets), squeeze=False)[0]
     for panel, name in zip(panels, sets, strict=True):
         for result in best:
-            false, true = roc_points(result.scores[id_name], result.scores[name])
-            label = f"{result.name} ({100 * result.metrics[name].auroc:.1f})"
+            false, true = roc_points(result.scores.id, result.scores.ood[name])
+            label = f"{result.method} ({100 * result.metrics[name].auroc:.1f})"
             panel.plot(100 * false, 100 * true, label=label, linewidth=1.6)
         panel.plot([0, 100], [0, 100], color="0.75", linewidth=0.8, zorder=0)
-        panel.axhline(95, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
+        panel.axhline(100 * TPR, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
         panel.set(title=name, xlabel="OOD taken as ID (FPR, %)", xlim=(-1, 101), ylim=(-1, 101))
         panel.set_aspect("equal")
         panel.legend(title="method (AUROC)", loc="lower right", fontsize=8, title_fontsize=8)
     panels[0].set_ylabel(f"{id_name} kept (TPR, %)")
-    save(figure, path)
+    write_figure(path, figure)
 
 
 def draw_histograms(path: Path, results: Sequence[MethodResult], id_name: str) -> None:
@@ -42,11 +45,13 @@ def draw_histograms(path: Path, results: Sequence[MethodResult], id_name: str) -
     shown = results[:MOST_HISTOGRAMS]
     sets = list(results[0].metrics)
     figure = Figure(figsize=(4.2 * len(sets), 2.6 * len(shown)), layout="constrained")
+    if len(shown) < len(results):
+        figure.suptitle(f"the first {len(shown)} of {len(results)} methods")
     panels = figure.subplots(len(shown), len(sets), squeeze=False)
     for row, result in zip(panels, shown, strict=True):
-        known = result.scores[id_name]
+        known = result.scores.id
         for panel, name in zip(row, sets, strict=True):
-            foreign = result.scores[name]
+            foreign = result.scores.ood[name]
             # Tails of a few extreme scores would squeeze everything else into one bar.
             low, high = np.quantile(np.concatenate([known, foreign]), [0.002, 0.998])
             bins = np.linspace(low, high if high > low else low + 1, 41)
@@ -54,14 +59,16 @@ def draw_histograms(path: Path, results: Sequence[MethodResult], id_name: str) -
                 clipped = np.clip(scores, bins[0], bins[-1])
                 weights = np.full(len(scores), 100 / len(scores))
                 panel.hist(clipped, bins, weights=weights, color=colour, alpha=0.55, label=label)
-            panel.axvline(threshold_at(known, 0.95), color="0.2", linewidth=1, linestyle="--")
-            panel.set(xlabel=f"{result.name} score (higher: more ID)", yticks=[])
+            panel.axvline(threshold_at(known, TPR), color="0.2", linewidth=1, linestyle="--")
+            panel.set(xlabel=f"{result.method} score (higher: more ID)", yticks=[])
             panel.legend(fontsize=8)
         row[0].set_ylabel("share of images")
-    save(figure, path)
+    write_figure(path, figure)
 
 
-def roc_points(known: np.ndarray, foreign: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def roc_points(
+    known: Float[np.ndarray, " n"], foreign: Float[np.ndarray, " m"]
+) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
     """FPR and TPR at every distinct score, from (0, 0) to (1, 1)."""
     thresholds = np.unique(np.concatenate([known, foreign]))[::-1]
 
@@ -70,9 +77,3 @@ def roc_points(known: np.ndarray, foreign: np.ndarray) -> tuple[np.ndarray, np.n
         return np.concatenate([[0.0], kept])
 
     return reached(foreign), reached(known)
-
-
-def save(figure, path: Path) -> None:
-    """Writes a figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)

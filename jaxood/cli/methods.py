@@ -1,0 +1,38 @@
+"""List what methods are composed of: views, transforms and scores, and the attributions.
+
+A method is a score, or a view and transforms before it: `sfp+react+knn`. With a name: what it
+needs, its parameters with their defaults, and its paper.
+"""
+
+import argparse
+
+TITLES = {
+    "view": "views (first in a method; computed in the one pass over the images)",
+    "transform": "transforms (change the features before they are scored)",
+    "score": "scores (last in a method)",
+    "attribution": "attributions (for `attribute`, `road` and sfp[by=NAME])",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="only this one")
+
+
+def run(args: argparse.Namespace) -> None:
+    from jaxood.errors import choose
+    from jaxood.flows.listings import list_attributions, list_detectors
+
+    entries = [*list_detectors(), *list_attributions()]
+    if args.name:
+        choose("name", args.name, [entry.name for entry in entries])
+        for entry in (entry for entry in entries if entry.name == args.name):
+            print(f"{entry.name} ({entry.kind}): {entry.summary}\n  {entry.paper}")
+            print(f"  needs: {', '.join(entry.needs) or 'logits'}")
+            for key, value in entry.parameters:
+                print(f"  {key} = {value}")
+        return
+    width = max(len(entry.name) for entry in entries)
+    for kind, title in TITLES.items():
+        print(f"{title}:")
+        for entry in (entry for entry in entries if entry.kind == kind):
+            print(f"  {entry.name:<{width}}  {entry.summary}")

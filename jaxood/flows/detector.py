@@ -1,0 +1,264 @@
+"""A model with a fitted method and a threshold: yes or no for each image."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxood.compiling import jit
+from jaxood.context import Extractor
+from jaxood.data.decode import prepare
+from jaxood.data.images import check_pictures
+from jaxood.data.sources import image_set
+from jaxood.detectors.contract import Step
+from jaxood.detectors.saved import SavedDetector, save_detector
+from jaxood.detectors.saved import load_detector as read_detector
+from jaxood.detectors.scoring import host_outputs, score_rows
+from jaxood.errors import UsageError, require
+from jaxood.files import write_whole
+from jaxood.flows.sources import ModelSource, load_model
+from jaxood.models.registry import LoadedModel
+from jaxood.outputs import ModelOutputs
+from jaxood.runner.features import Skipped
+from jaxood.runner.runner import Runner, skipped_of
+from jaxood.runner.step import OWN_TOP_CLASS, ExtractionStep
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+class Verdict(NamedTuple):
+    """What is said of one image.
+
+    Attributes:
+      index: of the image in its set.
+      label: index of the most probable class.
+      class_name: its name.
+      probability: softmax of that class, in [0, 1].
+      score: higher means more in-distribution.
+      in_distribution: whether the score reaches the detector's threshold.
+    """
+
+    index: int
+    id: str
+    label: int
+    class_name: str
+    probability: float
+    score: float
+    in_distribution: bool
+
+
+class Judged(NamedTuple):
+    """What is computed of a batch, a row an image."""
+
+    label: Any
+    probability: Any
+    score: Any
+
+
+@dataclass(frozen=True)
+class ImageDetector:
+    """What `fit` makes, and what a detector file holds; it is frozen, and scoring is pure.
+
+    Attributes:
+      fitted: method, state and threshold, with what they were fitted with.
+      passing: how many of the calibration images reach the threshold, of how many; None for a
+        detector that was read from a file.
+    """
+
+    model: LoadedModel = field(repr=False)
+    fitted: SavedDetector = field(repr=False)
+    passing: tuple[int, int] | None = None
+
+    @property
+    def threshold(self) -> float:
+        """An image that scores at least this much is in distribution."""
+        return self.fitted.threshold
+
+    def __str__(self) -> str:
+        method, lines = self.fitted.method.name, []
+        if self.fitted.bank is not None:
+            lines.append(f"fitted on {len(self.fitted.bank)} training images")
+        said = f"threshold {self.threshold:.6g} on {method}"
+        if self.passing:
+            said += f": {self.passing[0]} of {self.passing[1]} in-distribution images reach it"
+        return "\n".join([*lines, said])
+
+    def detect(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 32,
+        on_skipped: Callable[[Skipped], None] | None = None,
+    ) -> Iterator[Verdict]:
+        """Yields a verdict for each image that can be decoded, as batches finish.
+
+        Args:
+          images: paths, folders, lists, PIL images, uint8 arrays of any size, or an image set.
+          on_skipped: told of each image that cannot be decoded; default: a warning is logged.
+
+        Raises:
+          UsageError: before the first verdict, for images that are not there.
+        """
+        return self._verdicts(image_set(images), batch_size, on_skipped or _log)
+
+    def _verdicts(self, images, batch_size, on_skipped) -> Iterator[Verdict]:
+        runner, method = self._runner, self.fitted.method
+        extractors = tuple(method.extractors.values())
+        stream = runner.stream(images, extractors, batch_size=batch_size)
+        with closing(stream):  # type: ignore[type-var]  # a generator
+            for batch, found in stream:
+                for skipped in skipped_of(batch, images):
+                    on_skipped(skipped)
+                if not batch.valid.any():
+                    continue
+                # All rows are scored, so that it compiles once; those of no image may be anything.
+                row = int(batch.valid.argmax())
+                whole = jax.tree.map(
+                    lambda array, row=row, batch=batch: np.where(
+                        batch.valid.reshape(-1, *(1,) * (array.ndim - 1)), array, array[row]
+                    ),
+                    found,
+                )
+                outputs = host_outputs(runner.model.head, *whole)
+                scores = score_rows(
+                    method, self.fitted.state, outputs, runner.model.head, runner.mesh
+                )
+                probabilities = np.asarray(jax.nn.softmax(whole.logits, axis=-1))
+                labels = whole.logits.argmax(axis=1)
+                for row in np.flatnonzero(batch.valid):
+                    label, index = labels[row], int(batch.indices[row])
+                    probability = probabilities[row, label]
+                    yield self._verdict(index, images.ids[index], label, probability, scores[row])
+
+    def detect_image(self, image: Image.Image | UInt8[np.ndarray, "..."]) -> Verdict:
+        """One verdict, for a PIL image or a uint8 array [h, w, 3] or [h, w] of any size.
+
+        The image is resized and cropped as the model wants it. The first call compiles one
+        program for one image, all later ones use it.
+
+        Raises:
+          UsageError: for what is no image, or one too thin to be resized.
+        """
+        check_pictures([image], "image")
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        try:
+            pixels = prepare(picture, self.model.preprocessing)
+        except (OSError, ValueError) as error:
+            raise UsageError("image", error, "an image that can be decoded") from None
+        run, state = self._single
+        found = jax.device_get(run(*state, pixels[None]))
+        (label,), (probability,), (score,) = found
+        if not np.isfinite(score):
+            raise UsageError("image", f"the score {score}", "a finite one", "Look at the weights")
+        return self._verdict(0, "image", label, probability, score)
+
+    def _verdict(self, index, name, label, probability, score) -> Verdict:
+        return Verdict(
+            index,
+            name,
+            int(label),
+            self.fitted.classes[label] if self.fitted.classes else "",
+            float(probability),
+            float(score),
+            bool(score >= self.threshold),
+        )
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(self.model)
+
+    @cached_property
+    def _single(self):
+        """The program for one image, and all of its arguments but the image."""
+        graphdef, weights = nnx.split(self.model.module)
+        method = self.fitted.method
+        step = _step(self.model, method)
+
+        def judge(weights, state, images):
+            logits, score = _scored(step, method, nnx.merge(graphdef, weights), state, images)
+            probability = jax.nn.softmax(logits, axis=-1)
+            return Judged(jnp.argmax(logits, axis=-1), probability.max(axis=-1), score)
+
+        return jit(judge), (weights, self.fitted.state)
+
+    def export(self, path: Path | str, batch_size: int, platforms: tuple[str, ...] = PLATFORMS):
+        """Writes model, method and threshold as one compiled program that runs with jax alone.
+
+        `jax.export.deserialize(content).call(images)`, with uint8 images [batch_size, h, w, 3] that
+        were resized and cropped as the model wants, gives a dict: "logits", "score" and
+        "in_distribution".
+
+        Raises:
+          UsageError: when the bank does not lie in the memory of one device.
+        """
+        memory = getattr(self.fitted.method.detector, "memory", "device")
+        wanted = "a bank with memory=device"
+        require(memory == "device", "export", f"memory={memory}", wanted)
+        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        method, threshold = self.fitted.method, jnp.float32(self.threshold)
+        step, state = _step(self.model, method), self.fitted.state
+
+        def scorer(images):
+            logits, scores = _scored(step, method, self.model.module, state, images)
+            return {"logits": logits, "score": scores, "in_distribution": scores >= threshold}
+
+        side = self.model.preprocessing.crop
+        images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
+        program = jax.export.export(jax.jit(scorer), platforms=platforms)(images)
+        write_whole(Path(path), program.serialize())
+
+    def save(self, path: Path | str) -> Path:
+        """Writes the detector file: arrays and JSON, all of it or nothing.
+
+        Raises:
+          UsageError: when it cannot be written.
+        """
+        save_detector(Path(path), self.fitted)
+        return Path(path)
+
+
+def _step(model: LoadedModel, method) -> ExtractionStep:
+    extractors = tuple(method.extractors.values())
+    return ExtractionStep(model.preprocessing, model.dtype, model.pooling, extractors)
+
+
+def _scored(step: ExtractionStep, method, model, state, images):
+    """Logits and scores of a batch, in the one program that runs the network."""
+    target = jnp.full(len(images), OWN_TOP_CLASS, jnp.int32)
+    pooled, logits, extras = step(model, images, target, jax.random.key(0))
+    penultimate = model.head.penultimate(pooled)
+    outputs = ModelOutputs(None, pooled, penultimate, logits, extras)
+    return logits, method.score(state, outputs, model.head)
+
+
+def load_detector(
+    path: Path | str,
+    model: ModelSource,
+    parts: Iterable[type[Step | Extractor]] = (),
+) -> ImageDetector:
+    """Reads a detector file for the model that it was fitted with.
+
+    Args:
+      parts: classes of your own that its method is made of; a file never imports any.
+
+    Raises:
+      UsageError: a file that is missing, damaged, or of another model.
+    """
+    fitted = read_detector(Path(path), parts)
+    model = load_model(model)
+    fitted.require_model(model.identity())
+    return ImageDetector(model, fitted)
+
+
+def _log(skipped: Skipped) -> None:
+    logging.getLogger("jaxood").warning("left out: %s: %s", skipped.id, skipped.reason)

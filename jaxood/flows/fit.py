@@ -1,0 +1,104 @@
+"""From a method to yes or no for each image: fit it, and set its threshold."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxood.data.images import ImageSet
+from jaxood.data.sources import image_set
+from jaxood.detectors.saved import SavedDetector
+from jaxood.detectors.scoring import score_rows
+from jaxood.errors import require
+from jaxood.flows.detector import ImageDetector
+from jaxood.flows.evaluate import (
+    MethodSource,
+    SetProgress,
+    bank_indices,
+    check_train_labels,
+    outputs_of,
+    parsed,
+    require_seed,
+)
+from jaxood.flows.sources import ModelSource, load_model
+from jaxood.metrics.ood import threshold_at
+from jaxood.models.registry import LoadedModel
+from jaxood.runner.features import Features
+from jaxood.runner.runner import Runner
+
+
+def fit(
+    model: ModelSource,
+    method: MethodSource = "nnguide",
+    *,
+    train: Any = None,
+    calibrate: Any,
+    tpr: float = 0.95,
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+    batch_size: int = 32,
+    bank_fraction: float | None = None,
+    balanced_bank: bool = False,
+    seed: int = 0,
+    progress: SetProgress | None = None,
+) -> ImageDetector:
+    """Fits a method on training images, and sets its threshold on others.
+
+    Args:
+      model: see `jaxood.load_model`.
+      method: a name, composed with "+", or an object.
+      train: in-distribution images that the model was trained on: a folder with a sub-folder for
+        each class, a list, or an image set; None where the method needs none. An image set, or
+        any path, may be wherever images are asked for.
+      calibrate: in-distribution images, not those of `train`: the threshold is the highest that
+        a share `tpr` of them reaches.
+      settings: parameters by part and name: `{"knn": {"k": 50}}`.
+      bank_fraction: of the training images, drawn with `seed`, that the method is fitted on.
+      balanced_bank: draws as many of each class.
+      progress: given a set's name, returns what is told (images done, images in all).
+
+    Raises:
+      UsageError: when images, labels or values are missing or wrong.
+    """
+    require_seed(seed)
+    require(0 < tpr <= 1, "tpr", tpr, "above 0 and at most 1")
+    (chosen,) = parsed(method, settings)
+    loaded = load_model(model)
+    known = image_set(calibrate, "in distribution", "calibrate")
+    training = None if train is None else image_set(train, "train", "train")
+    runner, extractors = Runner(loaded), tuple(chosen.extractors.values())
+    outputs = labels = bank = None
+    if chosen.needs_train:
+        bank = bank_indices(training, [chosen], bank_fraction, seed, balanced_bank)
+        assert training is not None
+        training = training.subset(bank)
+        check_train_labels(training, [chosen], loaded)
+    runner.check(extractors, batch_size)
+
+    def features_of(images: ImageSet, name: str) -> Features:
+        return runner.extract(
+            images,
+            extractors,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress(name) if progress else None,
+        )
+
+    if bank is not None and training is not None:
+        features = features_of(training, "train")
+        outputs = outputs_of(loaded, features)
+        labels = None if training.labels is None else training.labels[features.indices]
+        bank = bank[features.indices]
+    state = chosen.fit_state(outputs, labels, loaded.head)
+    held_out = outputs_of(loaded, features_of(known, known.name))
+    scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh)
+    threshold = threshold_at(scores, tpr)
+    names = names_of_folders(loaded, training, known)
+    fitted = SavedDetector(chosen, state, threshold, tpr, loaded.identity(), names, bank)
+    return ImageDetector(loaded, fitted, (int((scores >= threshold).sum()), len(scores)))
+
+
+def names_of_folders(model: LoadedModel, *sets: ImageSet | None) -> tuple[str, ...]:
+    """The model's class names; those of class folders where the model has none of its own."""
+    unnamed = model.class_names == tuple(f"class {i}" for i in range(model.classes))
+    for images in sets if unnamed else ():
+        if images is not None and len(images.class_names) == model.classes:
+            return images.class_names
+    return model.class_names

@@ -1,0 +1,151 @@
+"""ROAD as a table, files and pictures: areas, curves of all methods, and what the model saw."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxood.files import write_whole
+from jaxood.perturbation.results import AREAS, RANDOM
+from jaxood.perturbation.road import ORDERS, Curves
+from jaxood.report.figures import write_figure
+from jaxood.report.manifest import write_json
+
+# Okabe and Ito's colours: told apart by all readers; black is for the random map.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+LABELS = {"morf": "most relevant\nremoved first", "lerf": "least relevant\nremoved first"}
+TITLES = {
+    "morf": "most relevant removed first (low is good)",
+    "lerf": "least relevant removed first (high is good)",
+}
+
+
+def draw_curves(path: Path, found: dict[str, Any]) -> None:
+    """MoRF and LeRF side by side, a line a method with its 95 % interval; random dashed.
+
+    Args:
+      found: as `jaxood.perturbation.results.summary` gives it.
+    """
+    from matplotlib.figure import Figure
+
+    x = 100 * np.asarray(found["fractions"])
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    others = [name for name in found["methods"] if name != RANDOM]
+    images = max(method["images"] for method in found["methods"].values())
+    for panel, order in zip(panels, ORDERS, strict=True):
+        for name, method in found["methods"].items():
+            curve, area = method[order]["confidence"], method["areas"][order]["mean"]
+            random = name == RANDOM
+            colour = "0.25" if random else COLOURS[others.index(name) % len(COLOURS)]
+            again = not random and others.index(name) >= len(COLOURS)
+            line = {"color": colour, "linestyle": "--" if random else "-." if again else "-"}
+            panel.plot(x, curve["mean"], linewidth=1.8, label=f"{name} ({area:.3f})", **line)
+            if images > 1:
+                panel.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.12, lw=0)
+        panel.set(title=TITLES[order], xlabel="pixels removed (%)", xlim=(0, x[-1]))
+        panel.set_ylim(bottom=0)
+        panel.grid(color="0.92", linewidth=0.8)
+        panel.spines[["top", "right"]].set_visible(False)
+        corner = "upper right" if order == "morf" else "lower left"
+        panel.legend(title="method (area)", loc=corner, fontsize=9, title_fontsize=9)
+    panels[0].set_ylabel("probability of the class")
+    note = f"mean of {images} images, bands: 95 % bootstrap interval" if images > 1 else "one image"
+    figure.suptitle(f"ROAD, {found['settings']['imputation']} imputation; {note}", fontsize=11)
+    write_figure(path, figure)
+
+
+def draw_strip(
+    path: Path,
+    pictures: UInt8[np.ndarray, "r t h w 3"],
+    rows: Sequence[tuple[str, str]],
+    fractions: Sequence[float],
+    confidence: Sequence[Sequence[float]],
+    title: str,
+) -> None:
+    """A column a fraction, the class's probability below each picture.
+
+    Args:
+      rows: method and order of each.
+    """
+    from matplotlib.figure import Figure
+
+    cell, left, top = 1.55, 1.5, 0.75
+    size = (left + cell * len(fractions), top + (cell + 0.17) * len(rows))
+    figure = Figure(figsize=size, facecolor="white")
+    figure.suptitle(title, fontsize=11, y=1 - 0.2 / size[1])
+    for row, (method, order) in enumerate(rows):
+        y = top + (cell + 0.17) * row
+        figure.text(
+            (left - 0.1) / size[0],
+            1 - (y + cell / 2) / size[1],
+            f"{method}\n{LABELS[order]}",
+            ha="right",
+            va="center",
+            fontsize=9,
+            linespacing=1.4,
+        )
+        for column, fraction in enumerate(fractions):
+            box = (left + cell * column, size[1] - y - cell + 0.05, cell - 0.05, cell - 0.05)
+            axes = figure.add_axes(
+                (box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1])
+            )
+            axes.imshow(pictures[row, column], interpolation="lanczos")
+            axes.set_axis_off()
+            if row == 0:
+                axes.set_title(f"{100 * fraction:.0f} % removed", fontsize=9.5, pad=5)
+            probability = 100 * confidence[row][column]
+            below = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+            axes.text(0.5, -0.02, f"{probability:.1f} %", fontsize=8.5, **below)
+    write_figure(path, figure)
+
+
+def table(found: dict) -> str:
+    """A line a method: mean areas, their intervals, images on which the random map is beaten."""
+    names = max(len(name) for name in [*found["methods"], "method"])
+    titles = ("MoRF (low is good)", "LeRF (high is good)", "(LeRF - MoRF) / 2")
+    head = f"{'method':<{names}}  " + "".join(f"{title:<24}" for title in titles)
+    lines = [head + "beats random", "-" * (len(head) + 12)]
+    for name, method in found["methods"].items():
+        cells = [
+            f"{method['areas'][order]['mean']:.4f} "
+            f"[{method['areas'][order]['low']:.4f}, {method['areas'][order]['high']:.4f}]"
+            for order in AREAS
+        ]
+        beats = method["beats_random"]
+        last = f"{beats['morf']}/{method['images']} MoRF, {beats['lerf']}/{method['images']} LeRF"
+        line = f"{name:<{names}}  " + "".join(f"{cell:<24}" for cell in cells)
+        lines.append(line + ("" if name == RANDOM else last))
+    return "\n".join(lines)
+
+
+def write_results(folder: Path, methods: Mapping[str, Mapping[str, Curves]], found: dict) -> None:
+    """curves.csv, a row an image, method, order and fraction; areas.csv; curves.json, the means."""
+    x = tuple(found["fractions"])
+    points, areas = [], []
+    for method, images in methods.items():
+        for image, curve in images.items():
+            areas.append((image, method, curve.target, *map(float, curve.areas(x))))
+            for order, confidence, agrees in zip(
+                ORDERS, curve.confidence, curve.agrees, strict=True
+            ):
+                points += [
+                    (image, method, order, *map(float, values))
+                    for values in zip(x, confidence, agrees, strict=True)
+                ]
+    columns = ("image", "method", "order", "fraction", "confidence", "accuracy")
+    _write_csv(folder / "curves.csv", columns, points)
+    _write_csv(folder / "areas.csv", ("image", "method", "target", *AREAS), areas)
+    write_json(folder / "curves.json", found)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())

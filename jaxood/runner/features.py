@@ -1,0 +1,53 @@
+"""What one pass keeps of a data set, on the host."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+class Skipped(NamedTuple):
+    """An image that was left out, and why."""
+
+    index: int
+    id: str
+    reason: str
+
+
+class Features(NamedTuple):
+    """One row an image; undecodable images are left out.
+
+    Attributes:
+      extras: what each extractor gave, by its key.
+      indices: of each row in the data set.
+      skipped: the images that were left out, in the order of the data set.
+    """
+
+    pooled: Float[np.ndarray, "n c"]
+    logits: Float[np.ndarray, "n k"]
+    extras: Mapping[str, Float[np.ndarray, "n ..."]]
+    indices: Int[np.ndarray, " n"]
+    skipped: tuple[Skipped, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def predicted(self) -> Int[np.ndarray, " n"]:
+        """The class with the largest logit."""
+        return self.logits.argmax(axis=1)
+
+
+def joined(parts: Iterable[Features]) -> Features:
+    """One after the other."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return Features(
+        np.concatenate([part.pooled for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+        {key: np.concatenate([part.extras[key] for part in parts]) for key in parts[0].extras},
+        np.concatenate([part.indices for part in parts]),
+        tuple(skipped for part in parts for skipped in part.skipped),
+    )

@@ -1,0 +1,270 @@
+"""The device side, once: mesh, compiled step, padding, prefetch and stream.
+
+image set -> uint8 batches -> device: normalise, backbone, extractors -> host
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxood.compiling import jit
+from jaxood.context import Extractor
+from jaxood.data.images import Batch, ImageSet
+from jaxood.errors import UsageError
+from jaxood.files import fingerprint
+from jaxood.models.registry import LoadedModel
+from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.runner.features import Features, Skipped, joined
+from jaxood.runner.step import OWN_TOP_CLASS, Extracted, ExtractionStep
+from jaxood.runner.store import Chunk, Column
+
+IN_FLIGHT = 2  # batches on the device: one computes while the next is copied there
+CHUNK = 1024  # images between two writes of the store
+CHUNK_SECONDS = 60.0  # or so much time, whatever comes first
+OUTPUTS = "outputs"  # the column of what the model itself gives
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+@partial(jit, static_argnums=(0, 1, 2))
+def _on_mesh(function: Callable, graphdef, mesh: Mesh, state, rows, shared):
+    """Each device works on its rows, none needs those of another."""
+
+    def on_each_device(state, rows, shared):
+        return function(nnx.merge(graphdef, state), *rows, *shared)
+
+    return jax.shard_map(
+        on_each_device,
+        mesh=mesh,
+        in_specs=(P(), P("data"), P()),
+        out_specs=P("data"),
+        check_vma=False,
+    )(state, rows, shared)
+
+
+class Runner:
+    """A model on the devices of this process.
+
+    Attributes:
+      mesh: batches are split along it; every device holds the weights.
+    """
+
+    def __init__(self, model: LoadedModel, mesh: Mesh | None = None):
+        self.model = model
+        self.mesh = mesh or data_mesh()
+        self._graphdef, state = nnx.split(model.module)
+        self._state = replicate(state, self.mesh)
+
+    def rows(self, batch_size: int, images: int) -> int:
+        """Images a step: `batch_size`, or less for few images; made to fill the mesh."""
+        return rounded_up(max(min(batch_size, images), 1), self.mesh)
+
+    def run(self, function: Callable, rows: Sequence[Any], shared: Sequence[Any] = ()) -> Any:
+        """`function(model, *rows, *shared)`, compiled, over the mesh; results stay on the devices.
+
+        Args:
+          function: hashable by what it computes; a row of its result is of the same row of `rows`.
+          rows: pytrees of arrays, split along their first axis, which the mesh divides.
+          shared: pytrees of arrays that every device gets whole.
+        """
+        rows, shared = shard(tuple(rows), self.mesh), replicate(tuple(shared), self.mesh)
+        return _on_mesh(function, self._graphdef, self.mesh, self._state, rows, shared)
+
+    def step(self, extractors: Sequence[Extractor] = ()) -> ExtractionStep:
+        model = self.model
+        return ExtractionStep(model.preprocessing, model.dtype, model.pooling, tuple(extractors))
+
+    def check(
+        self, extractors: Sequence[Extractor], batch_size: int = 32, images: int = 1 << 30
+    ) -> None:
+        """Traces the step, without computing: what a model lacks is said before the pass.
+
+        Raises:
+          UsageError: when an extractor and the model do not go together.
+        """
+        size, side = self.rows(batch_size, images), self.model.preprocessing.crop
+        rows = (
+            jax.ShapeDtypeStruct((size, side, side, 3), np.uint8),
+            jax.ShapeDtypeStruct((size,), np.int32),
+        )
+        shared = (jax.random.key(0),)
+        step = self.step(extractors)
+        _on_mesh.compiled().eval_shape(step, self._graphdef, self.mesh, self._state, rows, shared)
+
+    def stream(
+        self,
+        images: ImageSet,
+        extractors: Sequence[Extractor] = (),
+        *,
+        batch_size: int = 32,
+        start: int = 0,
+        target: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[tuple[Batch, Extracted]]:
+        """Yields batches, and what was extracted of their rows, on the host.
+
+        Args:
+          batch_size: images a step over the whole mesh; rounded up to fill it.
+          start: the first image.
+          target: class that attributions explain; None: each image's top class.
+          seed: of every draw, the same for all images.
+        """
+        size = self.rows(batch_size, len(images))
+        step = self.step(extractors)
+        targets = np.full(size, OWN_TOP_CLASS if target is None else target, np.int32)
+        targets, key = shard(targets, self.mesh), replicate(jax.random.key(seed), self.mesh)
+        in_flight: deque[tuple[Batch, Extracted]] = deque()
+        with closing(images.batches(self.model.preprocessing, size, start)) as batches:
+            for batch in batches:
+                in_flight.append((batch, self.run(step, (batch.images, targets), (key,))))
+                if len(in_flight) == IN_FLIGHT:
+                    yield _fetched(*in_flight.popleft())
+            while in_flight:
+                yield _fetched(*in_flight.popleft())
+
+    def extract(
+        self,
+        images: ImageSet,
+        extractors: Sequence[Extractor] = (),
+        *,
+        batch_size: int = 32,
+        target: int | None = None,
+        seed: int = 0,
+        store: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Features:
+        """One pass: pooled, logits and what `extractors` keep, for every image that can be decoded.
+
+        Args:
+          target, seed: see `stream`.
+          store: folder for what is extracted. What is there is not computed again, whatever else
+            it was computed with; new chunks are written as they come.
+
+        Raises:
+          UsageError: when not one image can be decoded.
+        """
+        by_key = {extractor.key: extractor for extractor in extractors}
+        columns = self._columns(store, images, by_key, target, seed)
+        present, start = _resumed(columns, len(images))
+        lacking = [name for name, chunks in present.items() if _end(chunks) < len(images)]
+        if progress:
+            progress(start, len(images))
+        if lacking:
+            todo = [by_key[name] for name in lacking if name != OUTPUTS]
+            stream = self.stream(
+                images, todo, batch_size=batch_size, start=start, target=target, seed=seed
+            )
+            with closing(stream):  # type: ignore[type-var]  # a generator
+                self._fill(stream, images, lacking, columns, present, start, progress)
+        features = _assembled(present, list(by_key))
+        if not len(features):
+            first = features.skipped[0]
+            raise UsageError(
+                "images",
+                f"{len(images)} images in {images.name}, none of which can be decoded",
+                "images",
+                f"The first, {first.id}: {first.reason}",
+            )
+        return features
+
+    def _columns(self, store, images, extractors, target, seed) -> dict[str, Column | None]:
+        names = [OUTPUTS, *extractors]
+        if store is None:
+            return dict.fromkeys(names)
+        model = self.model.identity()
+        folder = store / f"{_folder_name(images.name)}-{fingerprint(model, images.fingerprint())}"
+        columns: dict[str, Column | None] = {OUTPUTS: Column(folder, OUTPUTS, OUTPUTS)}
+        for name, extractor in extractors.items():
+            drawn = seed if extractor.random else None
+            columns[name] = Column(folder, name, (extractor.identity(), target, drawn))
+        return columns
+
+    def _fill(self, stream, images, lacking, columns, present, start, progress) -> None:
+        """Takes batches in, and writes the columns that lack them."""
+        pending: list[Features] = []
+        first, since = start, time.monotonic()
+        for batch, extracted in stream:
+            pending.append(_rows_of(batch, extracted, images))
+            end = int(batch.indices.max()) + 1
+            if progress:
+                progress(end, len(images))
+            late = time.monotonic() - since > CHUNK_SECONDS
+            if end < len(images) and end - first < CHUNK and not late:
+                continue
+            rows = joined(pending)
+            for name in lacking:
+                values = (
+                    {"pooled": rows.pooled, "logits": rows.logits}
+                    if name == OUTPUTS
+                    else {"values": rows.extras[name]}
+                )
+                chunk = Chunk(first, end, values | {"indices": rows.indices}, rows.skipped)
+                present[name].append(chunk)
+                if columns[name] is not None:
+                    columns[name].save(chunk)
+            pending, first, since = [], end, time.monotonic()
+
+
+def _fetched(batch: Batch, on_device: Extracted) -> tuple[Batch, Extracted]:
+    return batch, jax.device_get(on_device)
+
+
+def skipped_of(batch: Batch, images: ImageSet) -> tuple[Skipped, ...]:
+    """The images of a batch that are left out."""
+    return tuple(
+        Skipped(index, images.ids[index], reason) for index, reason in sorted(batch.reasons.items())
+    )
+
+
+def _rows_of(batch: Batch, extracted: Extracted, images: ImageSet) -> Features:
+    valid = batch.valid
+    extras = {key: array[valid] for key, array in extracted.extras.items()}
+    skipped = skipped_of(batch, images)
+    return Features(
+        extracted.pooled[valid], extracted.logits[valid], extras, batch.indices[valid], skipped
+    )
+
+
+def _end(chunks: Sequence[Chunk]) -> int:
+    return chunks[-1].end if chunks else 0
+
+
+def _resumed(columns, count: int) -> tuple[dict[str, list[Chunk]], int]:
+    """What is stored of each column, and the image from which all that lack some go on."""
+    present = {name: column.load() if column else [] for name, column in columns.items()}
+    lacking = [chunks for chunks in present.values() if _end(chunks) < count]
+    start = min(map(_end, lacking), default=count)
+    while any(_end(chunks) > start for chunks in lacking):
+        for chunks in lacking:
+            while _end(chunks) > start:
+                chunks.pop()
+        start = min(map(_end, lacking))
+    return present, start
+
+
+def _assembled(present: dict[str, list[Chunk]], extras: Sequence[str]) -> Features:
+    def column(name: str, array: str) -> np.ndarray:
+        parts = [chunk.arrays[array] for chunk in present[name]]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return Features(
+        column(OUTPUTS, "pooled"),
+        column(OUTPUTS, "logits"),
+        {name: column(name, "values") for name in extras},
+        column(OUTPUTS, "indices"),
+        tuple(skipped for chunk in present[OUTPUTS] for skipped in chunk.skipped),
+    )
+
+
+def _folder_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:80]

@@ -1,0 +1,64 @@
+"""The compiled step: a uint8 batch, one forward pass, one context for every extractor."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from jaxood.context import Context, Extractor, Model, Pooling, StagedModel, stage_of
+from jaxood.models.blocked import forward
+from jaxood.preprocessing import Preprocessing
+
+OWN_TOP_CLASS = -1  # in the place of a target
+
+
+class Extracted(NamedTuple):
+    """What the step keeps of a batch, in float32: the feature map lives and dies in there.
+
+    Attributes:
+      extras: what each extractor gave, by its key.
+    """
+
+    pooled: Float[Array, "n c"]
+    logits: Float[Array, "n k"]
+    extras: dict[str, Float[Array, "n ..."]]
+
+
+@dataclass(frozen=True)
+class ExtractionStep:
+    """Normalises, runs the network, and everything that needs what the network has at hand.
+
+    Attributes:
+      dtype: of the backbone's arithmetic.
+      pooling: of the model.
+    """
+
+    preprocessing: Preprocessing
+    dtype: str
+    pooling: Pooling
+    extractors: tuple[Extractor, ...] = ()
+
+    def __call__(
+        self,
+        model: Model,
+        images: UInt8[Array, "n h w 3"],
+        target: Int[Array, " n"],
+        key: PRNGKeyArray,
+    ) -> Extracted:
+        """`target`: classes to explain, or `OWN_TOP_CLASS`."""
+        normalised = self.preprocessing.normalise(images, jnp.dtype(self.dtype))
+        stages = self._stages(model)
+        outputs, layers = forward(model, normalised, stages)
+        target = jnp.where(target < 0, jnp.argmax(outputs.logits, axis=-1), target)
+        context = Context(normalised, outputs, model, target, key, self.pooling, layers)
+        extras = {extractor.key: extractor(context) for extractor in self.extractors}
+        found = Extracted(outputs.pooled, outputs.logits, extras)
+        return jax.tree.map(lambda array: array.astype(jnp.float32), found)
+
+    def _stages(self, model: Model) -> tuple[str, ...]:
+        if not isinstance(model, StagedModel):
+            return ()
+        wanted = [stage for extractor in self.extractors for stage in extractor.stages]
+        return tuple(dict.fromkeys(stage_of(model, stage) for stage in wanted))
