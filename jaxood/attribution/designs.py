@@ -16,14 +16,14 @@ the largest value, against independent complementary pairs: Banzhaf 1.7 % (60 ro
 against 3.4 % (64), 0.8 % (120) against 2.0 % (128); Shapley 1.4 % against 3.1 % (120).
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError
 
 Value = Literal["banzhaf", "shapley"]
 SHIFTED_ROWS = 8  # in a group that shares one order of the positions
@@ -41,9 +41,8 @@ def draw_coalitions(
     is rounded to whole designs; half a design, or an even part of one, for a smaller count.
 
     Raises:
-      UsageError: for fewer than two coalitions, or an unknown value.
+      UsageError: for fewer than two coalitions.
     """
-    choose("value", value, get_args(Value))
     if count < 2:
         raise UsageError("coalitions", count, "at least 2")
     order = _hadamard_order(positions)

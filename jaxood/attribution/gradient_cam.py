@@ -37,7 +37,7 @@ def divide(numerator: Array, denominator: Array) -> Array:
     return jnp.where(zero, 0.0, numerator / jnp.where(zero, 1.0, denominator))
 
 
-def weighted_map(a: Map, weights: Map) -> Float[Array, "n h w"]:
+def weighted_map(a: Map, weights: Float[Array, "n #h #w c"]) -> Float[Array, "n h w"]:
     """`relu(sum_c A weights)`; the weights may be one a channel, `[n, 1, 1, c]`."""
     return relu(jnp.sum(a * weights, axis=-1))
 

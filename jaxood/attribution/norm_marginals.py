@@ -103,7 +103,9 @@ def _one_image(
     return sign * (here - there if energy else sigmoid_difference(here, there))
 
 
-def sigmoid_difference(first: Float[Array, "*n"], second: Float[Array, "*n"]) -> Float[Array, "*n"]:
+def sigmoid_difference(
+    first: Float[Array, "*#n"], second: Float[Array, "*#n"]
+) -> Float[Array, "*n"]:
     """`sigmoid(-first) - sigmoid(-second)` without cancellation at either end."""
     high, low = jnp.maximum(first, second), jnp.minimum(first, second)
     size = -jnp.expm1(low - high) * jax.nn.sigmoid(high) * jax.nn.sigmoid(-low)

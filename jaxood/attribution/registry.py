@@ -49,12 +49,8 @@ ATTRIBUTIONS: dict[str, type[Attribution]] = {
     )
 }
 
-AnyAttribution = str | Attribution | type[Attribution]
 
-
-def attribution(
-    method: AnyAttribution, argument: str = "method", /, **parameters: object
-) -> Attribution:
+def attribution(method: object, argument: str = "method", /, **parameters: object) -> Attribution:
     """One attribution, with `parameters` set.
 
     Args:
@@ -63,7 +59,8 @@ def attribution(
       argument: what an error calls `method`.
 
     Raises:
-      UsageError: for an unknown name, or a parameter that the attribution does not have.
+      UsageError: for an unknown name, something else than the above, or a parameter that the
+        attribution does not have.
     """
     if isinstance(method, str):
         name, values = read(method, argument)
@@ -77,7 +74,9 @@ def attribution(
     return build(name_of(method), type(method), parameters_of(method) | parameters)
 
 
-def attributions(methods: Sequence[AnyAttribution], **parameters: object) -> dict[str, Attribution]:
+def attributions(
+    methods: Sequence[str | Attribution | type[Attribution]], **parameters: object
+) -> dict[str, Attribution]:
     """Several, by label, with each parameter (None: as it is) set on those that have it.
 
     Raises:

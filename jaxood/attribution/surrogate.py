@@ -61,7 +61,7 @@ RESNET50 = SurrogateTraining()
 TINY_VIT = SurrogateTraining(learning_rate=0.001, epochs=50, coalitions=7000)
 
 
-def initial_weights(key: PRNGKeyArray, channels: int, positions: int) -> Float[Array, "c p+1"]:
+def initial_weights(key: PRNGKeyArray, channels: int, positions: int) -> Float[Array, "c q"]:
     """Weights and bias as torch's Linear draws them: uniform within `1 / sqrt(positions)`."""
     bound = positions**-0.5
     return jax.random.uniform(key, (channels, positions + 1), minval=-bound, maxval=bound)
@@ -131,13 +131,13 @@ def entropy_slope(
 
 def train(
     head: Head,
-    initial: Float[Array, "c p+1"],
+    initial: Float[Array, "c q"],
     masks: Bool[Array, "m p"],
     wanted: Float[Array, "n m"],
     target: Int[Array, " n"],
     order: Int[Array, "e m"],
     settings: SurrogateTraining,
-) -> Float[Array, "n p+1 r"]:
+) -> Float[Array, "n q r"]:
     """Trains the surrogates of a batch of images.
 
     Args:
@@ -224,7 +224,7 @@ def surrogate_values(
 
 
 def banzhaf_of_surrogate(
-    weights: Float[Array, "n p+1 r"],
+    weights: Float[Array, "n q r"],
     head: Head,
     target: Int[Array, " n"],
     coalitions: Bool[Array, "d m p"],

@@ -304,8 +304,6 @@ def test_the_stopping_rule_stops_each_image_when_it_holds():
 def test_what_is_refused():
     with pytest.raises(UsageError, match="coalitions: got 1, wanted at least 2"):
         draw_coalitions(jax.random.key(0), 1, 49)
-    with pytest.raises(UsageError, match="Did you mean shapley"):
-        draw_coalitions(jax.random.key(0), 8, 49, "shapely")
 
 
 @pytest.mark.long
