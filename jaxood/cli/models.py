@@ -14,9 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from jaxood.flows.sources import model_info
+    from jaxood.models.registry import model_rows
 
-    rows = [HEADER, *map(_cells, model_info(args.name))]
+    rows = [HEADER, *map(_cells, model_rows(args.name))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -25,11 +25,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _cells(row) -> tuple[str, ...]:
     return (
-        row["architecture"],
-        f"{row['parameters'] / 1e6:.2f} M",
-        f"{row['input']}x{row['input']}",
-        "x".join(map(str, row["feature_map"])),
-        row["tag"],
-        "" if row["top1"] is None else f"{row['top1']:.1f}",
-        row["checkpoints"][0] if row["checkpoints"] else "",
+        row.architecture,
+        f"{row.parameters / 1e6:.2f} M",
+        f"{row.input}x{row.input}",
+        "x".join(map(str, row.feature_map)),
+        row.tag,
+        "" if row.top1 is None else f"{row.top1:.1f}",
+        row.checkpoints[0] if row.checkpoints else "",
     )

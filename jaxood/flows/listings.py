@@ -10,7 +10,7 @@ from jaxood.context import Attribution, View
 from jaxood.data.suites import SUITES
 from jaxood.detectors.contract import Detector, Transform
 from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
-from jaxood.flows.sources import model_info
+from jaxood.models.registry import model_rows
 from jaxood.spelling import parameters_of
 
 
@@ -60,18 +60,14 @@ def list_models(pattern: str = "*") -> list[Entry]:
     """Architectures with the weight tags published for them: "resnet50.a1_in1k"."""
     entries = (
         Entry(
-            f"{row['architecture']}.{row['tag']}",
+            f"{row.architecture}.{row.tag}",
             "model",
-            " ".join(
-                [
-                    f"{row['parameters'] / 1e6:.2f} M parameters, input {row['input']},",
-                    f"feature map {'x'.join(map(str, row['feature_map']))}",
-                    *([f"top-1 {row['top1']:.1f} %"] if row["top1"] else []),
-                ]
-            ),
-            parameters=(("checkpoints", row["checkpoints"]),),
+            f"{row.parameters / 1e6:.2f} M parameters, input {row.input}, feature map "
+            + "x".join(map(str, row.feature_map))
+            + (f", top-1 {row.top1:.1f} %" if row.top1 else ""),
+            parameters=(("checkpoints", row.checkpoints),),
         )
-        for row in model_info()
+        for row in model_rows()
     )
     return _matching(entries, pattern)
 

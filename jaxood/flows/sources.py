@@ -9,7 +9,7 @@ from flax import nnx
 from jaxood.errors import UsageError
 from jaxood.files import cache_dir
 from jaxood.models.loading import load_weights, own_model
-from jaxood.models.registry import ARCHITECTURES, LoadedModel, find_architecture, find_tag
+from jaxood.models.registry import ARCHITECTURES, LoadedModel, find_architecture
 from jaxood.models.weights_file import CONVERT
 from jaxood.spelling import imported, name_of
 
@@ -123,29 +123,3 @@ def class_names_of(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if not names or not all(names):
         raise UsageError("classes", f"{classes} with empty lines", "a name a line")
     return names
-
-
-def model_info(name: str | None = None) -> list[dict[str, object]]:
-    """What is known of architectures and of the weights published for them, a row a tag.
-
-    Raises:
-      UsageError: for an unknown name.
-    """
-    names, only = list(ARCHITECTURES), None
-    if name is not None:
-        architecture, only = find_architecture(name, "name")
-        names = [architecture]
-    return [
-        {
-            "architecture": architecture,
-            "parameters": ARCHITECTURES[architecture].parameters,
-            "input": find_tag(architecture, tag).preprocessing.crop,
-            "feature_map": ARCHITECTURES[architecture].feature_map,
-            "tag": tag,
-            "top1": weights.top1,
-            "checkpoints": weights.checkpoints,
-        }
-        for architecture in names
-        for tag, weights in ARCHITECTURES[architecture].tags.items()
-        if only in (None, tag)
-    ]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from flax import nnx
 
@@ -268,6 +269,93 @@ ARCHITECTURES: dict[str, Architecture] = {
     "tiny_vit_21m_384": _tiny_vit("tiny_vit_21m_384", distilled=86.2),
     "digits_cnn": Architecture(digits_cnn, {"digits": DIGITS}),
 }
+
+
+class Size(NamedTuple):
+    """How large a network is, without building it.
+
+    Attributes:
+      body: parameters before the linear layer.
+      channels: of pooled features.
+      stride: input pixels a side to a position of the feature map.
+    """
+
+    body: int
+    channels: int
+    stride: int
+
+
+SIZES: dict[str, Size] = {
+    "resnet18": Size(11_171_712, 512, 32),
+    "resnet34": Size(21_276_160, 512, 32),
+    "resnet50": Size(23_481_472, 2048, 32),
+    "resnet101": Size(42_447_488, 2048, 32),
+    "resnet18_32x32": Size(11_164_032, 512, 8),
+    "mobilenet_v2": Size(2_206_816, 1280, 32),
+    "efficientnet_lite0": Size(3_350_000, 1280, 32),
+    "regnet_y_400mf": Size(3_889_568, 440, 32),
+    "regnet_y_800mf": Size(5_632_296, 784, 32),
+    "regnet_y_1_6gf": Size(10_287_094, 888, 32),
+    "regnet_y_3_2gf": Size(17_890_258, 1512, 32),
+    "regnet_y_8gf": Size(37_321_208, 2016, 32),
+    "regnet_y_16gf": Size(80_503_732, 3024, 32),
+    "vit_b_16": Size(85_798_656, 768, 16),
+    "vit_b_16_384": Size(86_090_496, 768, 16),
+    "tiny_vit_5m_224": Size(5_066_836, 320, 32),
+    "tiny_vit_11m_224": Size(10_541_540, 448, 32),
+    "tiny_vit_21m_224": Size(20_612_400, 576, 32),
+    "tiny_vit_21m_384": Size(20_644_320, 576, 32),
+    "digits_cnn": Size(56_320, 64, 2),
+}
+
+
+class ModelRow(NamedTuple):
+    """What is known of one weight tag of an architecture.
+
+    Attributes:
+      parameters: of the whole network.
+      input: pixels a side.
+      feature_map: height, width, channels.
+      top1: published accuracy in per cent, where one is.
+      checkpoints: published file names.
+    """
+
+    architecture: str
+    tag: str
+    parameters: int
+    input: int
+    feature_map: tuple[int, int, int]
+    top1: float | None
+    checkpoints: tuple[str, ...]
+
+
+def model_rows(name: str | None = None) -> list[ModelRow]:
+    """All tags, or those of one architecture ("resnet50"), or one ("resnet50.a1_in1k").
+
+    Raises:
+      UsageError: for an unknown name.
+    """
+    names, only = list(ARCHITECTURES), None
+    if name is not None:
+        architecture, only = find_architecture(name, "name")
+        names = [architecture]
+    rows = []
+    for architecture in names:
+        body, channels, stride = SIZES[architecture]
+        for tag, weights in ARCHITECTURES[architecture].tags.items():
+            pixels, classes = weights.preprocessing.crop, weights.num_classes
+            rows.append(
+                ModelRow(
+                    architecture,
+                    tag,
+                    body + (channels + 1) * classes,
+                    pixels,
+                    (pixels // stride, pixels // stride, channels),
+                    weights.top1,
+                    weights.checkpoints,
+                )
+            )
+    return [row for row in rows if only in (None, row.tag)]
 
 
 def find_architecture(text: str, argument: str) -> tuple[str, str | None]:
