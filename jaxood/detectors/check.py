@@ -105,9 +105,7 @@ def _require_per_image(extractor: Extractor, model: PatchModel) -> None:
 
 def _require_contract(method: Method, trial: Trial) -> None:
     name, head, test = method.name, trial.head, trial.test
-    train = trial.train if method.needs_train else None
-    labels = trial.labels if method.needs_labels else None
-    state = method.fit_state(train, labels, head)
+    state = method.fit_state(trial.train, trial.labels, head)
     for step, fitted in zip(method.steps, state, strict=True):
         _require_flat(step, fitted)
 
@@ -115,14 +113,14 @@ def _require_contract(method: Method, trial: Trial) -> None:
     got = f"scores of type {scores.dtype} and shape {scores.shape} for {TEST} images"
     require(scores.shape == (TEST,) and scores.dtype == np.float32, name, got, "float32, one each")
     require(bool(np.isfinite(scores).all()), name, "scores that are not finite", "finite ones")
+    for step in method.steps:
+        _require_honest(step, trial)
     eager = method.score(state, jax.tree.map(jnp.asarray, test), head)
     _require_same(name, eager, scores, "without jax.jit")
     quarters = [_rows(test, start, TEST // 4) for start in range(0, TEST, TEST // 4)]
     split = [jax.jit(method.score)(state, quarter, head) for quarter in quarters]
     _require_same(name, np.concatenate(split), scores, "in batches of a quarter of the size")
     _require_same(name, score_rows(method, state, test, head), scores, "over all devices")
-    for step in method.steps:
-        _require_honest(step, trial)
 
     loaded = _saved_and_loaded(method, state)
     again = jax.jit(loaded.method.score)(loaded.state, test, head)

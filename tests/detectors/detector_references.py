@@ -10,7 +10,7 @@ import toy_detection as toy
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import weibull_min
 
-from jaxood.outputs import NormLinearHead
+from jaxood.heads import NormLinearHead
 
 
 class Case(SimpleNamespace):
@@ -29,14 +29,18 @@ def case_of(kind: str) -> Case:
 
     weight, bias = np.float64(head.kernel).T, np.float64(head.bias)
 
+    def classify(h):
+        return h @ weight.T + bias
+
     def logits(pooled):
-        return penultimate(pooled) @ weight.T + bias
+        return classify(penultimate(pooled))
 
     train_z, z = np.float64(train.pooled), np.float64(test.pooled)
     train_images, _ = toy.images_of(480, 11)
     return Case(
-        head=head, penultimate=penultimate, logits_of=logits, weight=weight, bias=bias,
-        labels=labels, train_images=train_images, images=images, train=train_z, test=z,
+        head=head, penultimate=penultimate, logits_of=logits, classify=classify,
+        weight=weight, bias=bias, labels=labels, train_images=train_images, images=images,
+        train=train_z, test=z,
         train_logits=logits(train_z), logits=logits(z),
         train_h=penultimate(train_z), h=penultimate(z),
     )  # fmt: skip
@@ -96,8 +100,8 @@ def openmax(case, alpha=10, tail=20):
     k = toy.CLASSES
     alpha, train, predicted = min(alpha, k), case.train_logits, case.train_logits.argmax(axis=1)
     models = []
-    for own in range(k):
-        right = train[(case.labels == own) & (predicted == own)]
+    for label in range(k):
+        right = train[(case.labels == label) & (predicted == label)]
         centre = right.mean(axis=0)
         largest = np.sort(np.linalg.norm(right - centre, axis=1))[-tail:]
         moved = largest - largest.min() + 10_000
@@ -106,11 +110,11 @@ def openmax(case, alpha=10, tail=20):
     scores = []
     for v in case.logits:
         revised, unknown = v.copy(), 0.0
-        for rank, own in enumerate(np.argsort(-v)[:alpha]):
-            centre, least, shape, scale = models[own]
+        for rank, label in enumerate(np.argsort(-v)[:alpha]):
+            centre, least, shape, scale = models[label]
             distance = np.linalg.norm(v - centre) - least + 10_000
             w = weibull_min.cdf(distance, shape, 0, scale) * (alpha - rank) / alpha
-            revised[own], unknown = v[own] * (1 - w), unknown + v[own] * w
+            revised[label], unknown = v[label] * (1 - w), unknown + v[label] * w
         p = softmax(np.append(revised, unknown))
         scores.append(np.log(p[:-1].sum() / p[-1]))
     return np.array(scores)
@@ -120,6 +124,11 @@ def openmax(case, alpha=10, tail=20):
 
 
 def knn(case, k=10):
+    products = unit(case.h) @ unit(case.train_h).T
+    return np.sort(products, axis=1)[:, -k]
+
+
+def knn_pooled(case, k=10):
     products = unit(case.test) @ unit(case.train).T
     return np.sort(products, axis=1)[:, -k]
 
@@ -161,21 +170,22 @@ def distances(rows, mean, precision):
 
 
 def gaussians(train, labels):
-    means = [train[labels == own].mean(axis=0) for own in range(toy.CLASSES)]
-    centred = np.concatenate([train[labels == own] - means[own] for own in range(toy.CLASSES)])
+    classes = range(toy.CLASSES)
+    means = [train[labels == label].mean(axis=0) for label in classes]
+    centred = np.concatenate([train[labels == label] - means[label] for label in classes])
     return means, np.linalg.pinv(centred.T @ centred / len(train), rcond=1e-6, hermitian=True)
 
 
 def mahalanobis(case):
-    means, precision = gaussians(case.train, case.labels)
-    return -np.min([distances(case.test, mean, precision) for mean in means], axis=0)
+    means, precision = gaussians(case.train_h, case.labels)
+    return -np.min([distances(case.h, mean, precision) for mean in means], axis=0)
 
 
 def rmds(case):
-    means, precision = gaussians(case.train, case.labels)
-    whole = np.linalg.pinv(np.cov(case.train.T, bias=True), rcond=1e-6, hermitian=True)
-    background = distances(case.test, case.train.mean(axis=0), whole)
-    return -np.min([distances(case.test, own, precision) - background for own in means], axis=0)
+    means, precision = gaussians(case.train_h, case.labels)
+    whole = np.linalg.pinv(np.cov(case.train_h.T, bias=True), rcond=1e-6, hermitian=True)
+    background = distances(case.h, case.train_h.mean(axis=0), whole)
+    return -np.min([distances(case.h, mean, precision) - background for mean in means], axis=0)
 
 
 def standardised(case):
@@ -185,7 +195,7 @@ def standardised(case):
 
 def mahalanobis_nnguide(case):
     train, test = standardised(case)
-    groups = [train[case.labels == own] for own in range(toy.CLASSES)]
+    groups = [train[case.labels == label] for label in range(toy.CLASSES)]
     mean_of_covariances = np.mean([np.cov(group.T, bias=True) for group in groups], axis=0)
     precision = np.linalg.pinv(mean_of_covariances, rcond=1e-6, hermitian=True)
     return -np.min([distances(test, group.mean(axis=0), precision) for group in groups], axis=0)
@@ -202,17 +212,17 @@ def gmm(case, full=False, ridge=1e-6):
     from sklearn.mixture import GaussianMixture
 
     c, k = toy.CHANNELS, toy.CLASSES
-    groups = [case.train[case.labels == own] for own in range(k)]
+    groups = [case.train_h[case.labels == label] for label in range(k)]
     model = GaussianMixture(k, covariance_type="full")
     matrices = [np.cov(group.T, bias=True) for group in groups]
     if not full:
         matrices = [np.average(matrices, axis=0, weights=[len(group) for group in groups])] * k
     model.means_ = np.array([group.mean(axis=0) for group in groups])
-    model.weights_ = np.array([len(group) / len(case.train) for group in groups])
+    model.weights_ = np.array([len(group) / len(case.train_h) for group in groups])
     model.precisions_cholesky_ = np.array(
         [np.linalg.cholesky(np.linalg.inv(matrix + ridge * np.eye(c))) for matrix in matrices]
     )
-    return model.score_samples(case.test)
+    return model.score_samples(case.h)
 
 
 def she(case):
@@ -259,7 +269,7 @@ def gradnorm(case):
 
 def relation(case):
     p_train, p_test = softmax(case.train_logits, axis=1), softmax(case.logits, axis=1)
-    edges = np.maximum(unit(case.test) @ unit(case.train).T, 0) * (p_test @ p_train.T)
+    edges = np.maximum(unit(case.h) @ unit(case.train_h).T, 0) * (p_test @ p_train.T)
     return np.where(edges > 0.03, edges, 0).sum(axis=1)
 
 
@@ -267,16 +277,20 @@ def relation(case):
 
 
 def torch_forward(case, images):
-    """The same small network in torch: feature map [n, p, c], pooled, logits."""
+    """The same small network in torch: feature map [n, p, c], penultimate, logits."""
     import torch
 
     values = torch.cat(toy.patches(images), dim=-1)
     kernel = torch.tensor(np.float64(toy.PATCH_WEIGHTS))
     features = torch.relu(values @ kernel + torch.tensor(np.float64(toy.PATCH_BIAS)))
     features = features.flatten(1, 2)
-    pooled = features.mean(dim=1)
+    penultimate = features.mean(dim=1)
+    if isinstance(case.head, NormLinearHead):
+        scale, shift = (torch.tensor(np.float64(x)) for x in (case.head.scale, case.head.shift))
+        size, epsilon = scale.shape, case.head.epsilon
+        penultimate = torch.nn.functional.layer_norm(penultimate, size, scale, shift, epsilon)
     weight, bias = torch.tensor(case.weight), torch.tensor(case.bias)
-    return features, pooled, pooled @ weight.T + bias
+    return features, penultimate, penultimate @ weight.T + bias
 
 
 def image_tensor(images):
@@ -289,18 +303,18 @@ def gram(case, orders=5):
     def statistics(images):
         features = torch_forward(case, image_tensor(images))[0].detach().numpy()
         rows = []
-        for own in features:
-            powers = [own**q for q in range(1, orders + 1)]
+        for values in features:
+            powers = [values**q for q in range(1, orders + 1)]
             sums = [(power.T @ power).sum(axis=1) for power in powers]
             rows.append(np.concatenate([s ** (1 / q) for q, s in enumerate(sums, 1)]))
         return np.array(rows)
 
     train, test, scores = statistics(case.train_images), statistics(case.images), []
     predicted = case.train_logits.argmax(axis=1)
-    for own, top in zip(test, case.logits.argmax(axis=1), strict=True):
+    for found, top in zip(test, case.logits.argmax(axis=1), strict=True):
         low, high = train[predicted == top].min(axis=0), train[predicted == top].max(axis=0)
-        below = np.maximum(low - own, 0) / np.abs(low + 1e-6)
-        above = np.maximum(own - high, 0) / np.abs(high + 1e-6)
+        below = np.maximum(low - found, 0) / np.abs(low + 1e-6)
+        above = np.maximum(found - high, 0) / np.abs(high + 1e-6)
         scores.append(-np.sum(below + above))
     return np.array(scores)
 
@@ -329,26 +343,26 @@ def rankfeat(case):
 
 
 def react(case, percentile=90.0):
-    threshold = np.percentile(case.train, percentile)
-    return energy_of(case.logits_of(np.minimum(case.test, threshold)))
+    threshold = np.percentile(case.train_h, percentile)
+    return energy_of(case.classify(np.minimum(case.h, threshold)))
 
 
 def vra(case, low=10.0, high=90.0, below="clip"):
-    low, high = np.percentile(case.train, low), np.percentile(case.train, high)
+    low, high = np.percentile(case.train_h, low), np.percentile(case.train_h, high)
     rows = [
         [high if x > high else ((low if below == "clip" else 0.0) if x < low else x) for x in row]
-        for row in case.test
+        for row in case.h
     ]
-    return energy_of(case.logits_of(np.array(rows)))
+    return energy_of(case.classify(np.array(rows)))
 
 
 def shaped(case, percentile, shape):
     rows = []
-    for x in case.test:
+    for x in case.h:
         k = len(x) - int(np.round(len(x) * percentile / 100))
         kept = np.isin(np.arange(len(x)), np.argsort(-x, kind="stable")[:k])
         rows.append(shape(x, kept, x.sum(), x[kept].sum()))
-    return energy_of(case.logits_of(np.array(rows)))
+    return energy_of(case.classify(np.array(rows)))
 
 
 def ash_p(case):
@@ -378,15 +392,15 @@ def adascale_ratio(case, low=80.0, high=85.0, lmbda=10.0):
 
     def responses(images):
         images = image_tensor(images)
-        _, pooled, logits = torch_forward(case, images)
+        _, before, logits = torch_forward(case, images)
         logits.max(dim=1).values.sum().backward()
         size = images.grad.abs().flatten(1)
         order = size.argsort(dim=1, stable=True)[:, : int(size.shape[1] * 0.05)]
         trivial = torch.zeros_like(size).scatter_(1, order, 1.0).view_as(images)
         nudged = images + 0.5 * trivial * torch.sign(images.grad)
         moved = torch_forward(case, nudged)[1].detach().numpy()
-        pooled, found = pooled.detach().numpy(), []
-        for z, z_moved in zip(pooled, moved, strict=True):
+        before, found = before.detach().numpy(), []
+        for z, z_moved in zip(before, moved, strict=True):
             order = np.argsort(-z, kind="stable")
             k1, k2 = max(int(len(z) * 0.05), 1), max(int(len(z) * 0.01), 1)
             over_k2 = np.abs(z_moved - z)[order[:k2]].sum()
@@ -394,7 +408,7 @@ def adascale_ratio(case, low=80.0, high=85.0, lmbda=10.0):
         return np.array(found)
 
     known, ratios = responses(case.train_images), []
-    for z, response in zip(np.maximum(case.test, 0), responses(case.images), strict=True):
+    for z, response in zip(np.maximum(case.h, 0), responses(case.images), strict=True):
         percentile = low + (1 - np.mean(known <= response)) * (high - low)
         k = len(z) - int(np.round(len(z) * percentile / 100))
         ratios.append(z.sum() / np.sort(z)[-k:].sum())
@@ -402,7 +416,7 @@ def adascale_ratio(case, low=80.0, high=85.0, lmbda=10.0):
 
 
 def adascale_a(case):
-    return energy_of(case.logits_of(case.test * np.exp(adascale_ratio(case))))
+    return energy_of(case.classify(case.h * np.exp(adascale_ratio(case))))
 
 
 def adascale_l(case):
@@ -423,6 +437,7 @@ REFERENCES = {
     "openmax": openmax,
     "openmax[alpha=3,tail=25]": lambda case: openmax(case, 3, 25),
     "knn": knn,
+    "knn[features=pooled]": knn_pooled,
     "nnguide": nnguide,
     "vim": vim,
     "vim[dim=5]": lambda case: vim(case, 5),

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import toy_detection as toy
 from detector_references import REFERENCES, case_of
-from test_detectors import fitted, own_extras, score
+from test_detectors import fitted, score, with_extras_of
 
+from jaxood.detectors.grammar import parse_method
 from jaxood.detectors.openmax import fit_weibull
 from jaxood.detectors.statistics import BLOCK, class_means, covariance, pseudo_whitener
 from jaxood.errors import UsageError
-from jaxood.outputs import LinearHead, ModelOutputs
-
-WITH_NORM = "vim residual she fdbd nci gradnorm dice react scale mahalanobis".split()
+from jaxood.heads import LinearHead
+from jaxood.outputs import ModelOutputs, model_outputs
 
 
 def ranks(scores):
@@ -26,7 +26,7 @@ def ranks(scores):
 def scores_of(name, kind="linear"):
     head, _, _, _, test = toy.data(kind)
     method, state = fitted(name, kind)
-    return np.asarray(score(method, state, own_extras(method, test), head), np.float64)
+    return np.asarray(score(method, state, with_extras_of(method, test), head), np.float64)
 
 
 def test_all_have_a_reference():
@@ -41,7 +41,7 @@ def test_reference(name):
     np.testing.assert_array_equal(ranks(actual), ranks(expected))
 
 
-@pytest.mark.parametrize("name", WITH_NORM)
+@pytest.mark.parametrize("name", REFERENCES)
 def test_reference_with_a_norm_in_the_head(name):
     actual, expected = scores_of(name, "norm"), REFERENCES[name](case_of("norm"))
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
@@ -56,10 +56,10 @@ def by_hand(detector, logits, pooled=None, train=None, labels=None, kernel=None)
     head = LinearHead(kernel, jnp.zeros(logits.shape[1]))
     if train is not None:
         train = jnp.asarray(train, jnp.float32)
-        train = ModelOutputs(None, train, head(train))
+        train = model_outputs(head, train)
     labels = None if labels is None else np.asarray(labels)
     state = detector.fit(train, labels, head)
-    return np.asarray(detector.score(state, ModelOutputs(None, pooled, logits), head))
+    return np.asarray(detector.score(state, ModelOutputs(None, pooled, pooled, logits), head))
 
 
 def test_by_hand():
@@ -108,11 +108,14 @@ def test_she_wants_every_class():
     some = jax.tree.map(lambda rows: rows[present], train)
     line = r"method she: got no training image of 1 of 6 classes \(class \[2\]\), wanted at least"
     with pytest.raises(UsageError, match=line):
-        toy.DETECTORS["she"]().fit(some, labels[present], head)
+        parse_method("react+she").fit_state(some, labels[present], head)
+    with pytest.raises(UsageError, match=line):  # labels alone tell, before the pass
+        parse_method("react+she").check(labels[present], toy.CLASSES)
 
 
 def test_full_gmm_states_its_memory():
-    train = ModelOutputs(None, np.zeros((1000, 2048), np.float32), np.zeros((1000, 1000)))
+    rows = np.zeros((1000, 2048), np.float32)
+    train = ModelOutputs(None, rows, rows, np.zeros((1000, 1000)))
     line = "gmm.covariance=full: got 1000 classes of 2048 channels, 15.6 GiB, wanted at most 4 GiB"
     with pytest.raises(UsageError, match=line):
         toy.DETECTORS["gmm"](covariance="full").fit(train, np.arange(1000), None)
@@ -139,9 +142,9 @@ def test_statistics_over_several_blocks():
     rows.flags.writeable = False
     group, counts, means = class_means(rows, labels)
     exact = rows.astype(np.float64)
-    expected = [exact[labels == own].mean(axis=0) for own in (0, 7, 14)]
+    expected = [exact[labels == label].mean(axis=0) for label in (0, 7, 14)]
     np.testing.assert_allclose(means, expected, rtol=1e-12)
-    np.testing.assert_array_equal(counts, [np.sum(labels == own) for own in (0, 7, 14)])
+    np.testing.assert_array_equal(counts, [np.sum(labels == label) for label in (0, 7, 14)])
     found = covariance(rows, means, group, np.full(3, 1 / len(rows)))
     np.testing.assert_allclose(found, np.cov((exact - means[group]).T, bias=True), rtol=1e-9)
 
@@ -164,21 +167,22 @@ def test_weibull_fit_is_the_likelihoods_maximum():
     tails -= tails[:, :1]
     padded = np.concatenate([tails, np.full((4, 3), np.nan)], axis=1)
     shape, offset = fit_weibull(padded)
-    for row, own, off in zip(tails, shape, offset, strict=True):
+    for row, found, off in zip(tails, shape, offset, strict=True):
         expected, _, scale = weibull_min.fit(row + 10_000, floc=0)
-        assert own == pytest.approx(expected, rel=1e-3)
+        assert found == pytest.approx(expected, rel=1e-3)
         assert off == pytest.approx(expected * np.log(scale / 10_000), rel=1e-3)
 
 
 def test_gram_statistics_stay_in_range():
     """Activations of 1e4 to the tenth power, squared, are no float32; their roots are."""
+    from jaxood.context import Context
     from jaxood.detectors.gram import GramStatistics
-    from jaxood.extraction import ForwardContext
 
     features = np.random.default_rng(0).random((2, 3, 3, 5)).astype(np.float32) * 1e4
     features[..., 1] *= 1e-4
-    outputs = ModelOutputs(jnp.asarray(features), None, None)
-    found = GramStatistics(10)(ForwardContext(None, outputs, None, None)).reshape(2, 10, 5)
+    outputs = ModelOutputs(jnp.asarray(features), None, None, None)
+    context = Context(None, outputs, None, None, None)
+    found = GramStatistics(10)(context).reshape(2, 10, 5)
     exact = features.reshape(2, 9, 5).astype(np.float64)
     for order in (1, 10):
         powers = exact**order
@@ -207,7 +211,7 @@ def test_ash_keeps_exactly_k_of_equal_values():
         ("openmax", {"tail": 1}, "openmax.tail: got 1, wanted at least 2 distances"),
         ("relation", {"cut": 1.0}, "relation.cut: got 1.0, wanted at least 0, below 1"),
         ("relation", {"pow": 0.0}, "relation.pow: got 0.0, wanted a positive number"),
-        ("mahalanobis", {"rcond": 1.0}, "rcond: got 1.0, wanted at least 0, below 1"),
+        ("mahalanobis", {"rcond": 1.0}, "mahalanobis.rcond: got 1.0, wanted at least 0, below 1"),
         ("rmds", {"rcond": -1.0}, "rmds.rcond: got -1.0, wanted at least 0, below 1"),
         ("residual", {"dim": 0}, "residual.dim: got 0, wanted a positive number"),
         ("vim", {"dim": 0}, "vim.dim: got 0, wanted a positive number"),
@@ -216,8 +220,8 @@ def test_ash_keeps_exactly_k_of_equal_values():
         ("ash-s", {"percentile": 100.0}, "ash-s.percentile: got 100.0, wanted at least 0, below"),
         ("dice", {"percentile": 100.0}, "dice.percentile: got 100.0, wanted at least 0, below 100"),
         ("vra", {"low": 95.0}, "vra.low and vra.high: got 95.0 and 90.0, wanted percentiles, 0 <="),
-        ("adascale-a", {"low": 90.0}, "adascale low and high: got 90.0 and 85.0, wanted percent"),
-        ("adascale-l", {"o": 0.0}, "adascale o: got 0.0, wanted a fraction of the pixel values"),
+        ("adascale-a", {"low": 90.0}, "adascale-a.low and adascale-a.high: got 90.0 and 85.0"),
+        ("adascale-l", {"o": 0.0}, "adascale-l.o: got 0.0, wanted a fraction of the pixel values"),
     ],
 )
 def test_parameters_out_of_range(name, fields, line):
@@ -257,7 +261,7 @@ def library_scores(case):
         (library.KLMatching(None).fit_logits(tensor(case.train_logits)).predict_logits(logits)),
     )
     unknown = library.OpenMax(None, tailsize=20, alpha=k)
-    right = case.train_logits.argmax(axis=1) == case.labels  # the paper's choice, not its own
+    right = case.train_logits.argmax(axis=1) == case.labels  # the paper's choice, not the library's
     unknown.fit_logits(tensor(case.train_logits[right]), tensor(case.labels[right]))
     yield "openmax", torch.logit(unknown.predict_logits(logits))
     vim = library.ViM(None, toy.CHANNELS // 2, w, b).fit_features(train, y)
@@ -305,8 +309,9 @@ from jaxood.detectors.mahalanobis import Mahalanobis
 from jaxood.outputs import ModelOutputs
 rows = np.random.default_rng(0).random((12811, 2048), dtype=np.float32)
 detector = Mahalanobis()
-state = detector.fit(ModelOutputs(None, rows, None), np.arange(12811) % 1000, None)
-scores = jax.jit(detector.score)(state, ModelOutputs(None, rows[:1024], None), None)
+state = detector.fit(ModelOutputs(None, rows, rows, None), np.arange(12811) % 1000, None)
+test = ModelOutputs(None, rows[:1024], rows[:1024], None)
+scores = jax.jit(detector.score)(state, test, None)
 assert np.isfinite(scores).all() and state.means.shape == (1000, 2048)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

@@ -1,16 +1,23 @@
-"""One contract for every detector, transform and view."""
+"""One contract for every detector, transform and view; and what `check_detector` finds."""
 
-import dataclasses
 import functools
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_detection as toy
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
-from jaxood.detectors.methods import DETECTORS, TRANSFORMS, VIEWS, parse_method
+from jaxood.context import View
+from jaxood.detectors.check import check_detector
+from jaxood.detectors.contract import Detector, Transform
+from jaxood.detectors.grammar import parse_method
+from jaxood.detectors.registry import VIEWS
+from jaxood.errors import UsageError
+from jaxood.outputs import with_penultimate
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -23,10 +30,10 @@ def fitted(name: str, kind: str = "linear"):
     head, train, labels, _, _ = toy.data(kind)
     method = parse_method(name)
     needed = method.needs_train
-    return method, method.fit(train if needed else None, labels, head)
+    return method, method.fit_state(train if needed else None, labels, head)
 
 
-def own_extras(method, outputs):
+def with_extras_of(method, outputs):
     return outputs._replace(extras={key: outputs.extras[key] for key in method.extractors})
 
 
@@ -35,38 +42,17 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5 * scale)
 
 
-@pytest.mark.parametrize("name", toy.NAMES)
+@pytest.mark.parametrize("name", [*toy.NAMES, "knn[features=pooled]", "sfp+react+ash-s+nnguide"])
 def test_contract(name):
+    check_detector(name)
+
+
+@pytest.mark.parametrize("name", toy.NAMES)
+def test_scores_tell_images_apart(name):
     head, _, _, _, test = toy.data()
     method, state = fitted(name)
-    outputs = own_extras(method, test)
-
-    scores = np.asarray(score(method, state, outputs, head))
-    assert scores.shape == (toy.BATCH,) and scores.dtype == np.float32
-    assert np.isfinite(scores).all()
+    scores = np.asarray(score(method, state, with_extras_of(method, test), head))
     assert len(np.unique(scores)) > toy.BATCH // 2 or name == "gram"
-
-    assert_close(method.score(state, jax.tree.map(jnp.asarray, outputs), head), scores)
-
-    halves = [jax.tree.map(lambda a, s=s: a[s : s + 8], outputs) for s in (0, 8, 16, 24)]
-    split = np.concatenate([score(method, state, half, head) for half in halves])
-    assert_close(split, scores)
-
-    mesh = Mesh(jax.devices(), "data")
-    rows, all_of_it = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
-    shared = score(method, *jax.device_put((state, outputs, head), (all_of_it, rows, all_of_it)))
-    assert_close(shared, scores)
-
-
-@pytest.mark.parametrize("name", toy.NAMES)
-def test_state_is_flat_arrays(name):
-    """So that it can be written to a file and rebuilt from one."""
-    method, state = fitted(name)
-    for step, own in zip(method.steps, state, strict=True):
-        assert type(own) is step.State
-        for array in own:
-            assert isinstance(array, (jax.Array, np.ndarray, np.integer)), type(array)
-            assert array.dtype in (np.float32, np.int32)
 
 
 @pytest.mark.parametrize("name", toy.NAMES)
@@ -75,22 +61,27 @@ def test_other_heads(name, kind):
     """A norm in the head; logits and energies far below zero. Channels 3 and 5 never move."""
     head, _, _, _, test = toy.data(kind)
     method, state = fitted(name, kind)
-    scores = np.asarray(score(method, state, own_extras(method, test), head))
+    scores = np.asarray(score(method, state, with_extras_of(method, test), head))
     assert np.isfinite(scores).all()
 
 
 @pytest.mark.parametrize("name", [name for name in toy.NAMES if name not in VIEWS])
 def test_constant_and_zero_features(name):
-    """Training features that are all alike, and test rows of zeros, give numbers all the same."""
+    """Training features that are all alike, and test rows of zeros, give numbers or are refused."""
     head, train, labels, _, test = toy.data()
     method = parse_method(name)
 
     def flat(outputs, value):
-        pooled = np.full_like(outputs.pooled, value)
+        rows = np.full_like(outputs.pooled, value)
         extras = {key: np.full_like(outputs.extras[key], value) for key in method.extractors}
-        return outputs._replace(pooled=pooled, logits=np.asarray(head(pooled)), extras=extras)
+        logits = np.asarray(head(rows))
+        return outputs._replace(pooled=rows, penultimate=rows, logits=logits, extras=extras)
 
-    state = method.fit(flat(train, 0.5), labels, head)
+    if name in ("vim", "vim-nnguide", "residual"):
+        with pytest.raises(UsageError, match=f"method {name}: got training features with a resid"):
+            method.fit_state(flat(train, 0.5), labels, head)
+        return
+    state = method.fit_state(flat(train, 0.5), labels, head)
     for value in (0.0, 0.5, -0.5, 2.0):
         scores = np.asarray(score(method, state, flat(test, value), head))
         assert np.isfinite(scores).all(), value
@@ -101,15 +92,6 @@ def test_extractors_are_per_image():
     others = toy.extract(np.concatenate([images[:20], images[::-1][:12]]), head)
     for name, rows in test.extras.items():
         assert_close(others.extras[name], np.concatenate([rows[:20], rows[::-1][:12]]))
-
-
-def test_steps_are_frozen_and_hashable():
-    for table in (DETECTORS, TRANSFORMS, VIEWS):
-        for name, step in table.items():
-            assert dataclasses.is_dataclass(step), name
-            assert hash(step()) == hash(step()), name
-            for field in dataclasses.fields(step):
-                assert field.default is not dataclasses.MISSING, (name, field.name)
 
 
 def test_in_distribution_scores_higher():
@@ -124,11 +106,184 @@ def test_in_distribution_scores_higher():
 
         def scores(outputs, method=method, state=state):
             parts = [slice(start, start + toy.BATCH) for start in range(0, 96, toy.BATCH)]
-            blocks = [jax.tree.map(lambda a, own=own: a[own], outputs) for own in parts]
+            blocks = [jax.tree.map(lambda a, part=part: a[part], outputs) for part in parts]
             return np.concatenate(
-                [score(method, state, own_extras(method, block), head) for block in blocks]
+                [score(method, state, with_extras_of(method, block), head) for block in blocks]
             )
 
         known, new = scores(inside), scores(outside)
         auroc = np.mean(known[:, None] > new[None, :])
         assert auroc > 0.53, (name, auroc)
+
+
+def test_every_part_says_where_it_comes_from():
+    for name in toy.NAMES:
+        for part in parse_method(name).parts:
+            assert type(part).paper and (type(part).__doc__ or "").strip(), name
+
+
+# Parts of a user's own: one that keeps the contract, and one for each thing that may be wrong.
+
+
+class Centre(NamedTuple):
+    centre: Float[Array, " c"]
+
+
+@dataclass(frozen=True)
+class ToCentre(Detector):
+    """Minus the distance to the mean training feature."""
+
+    State: ClassVar[type] = Centre
+    needs_train: ClassVar[bool] = True
+    reads: ClassVar[tuple] = ("penultimate",)
+
+    power: float = 1.0
+
+    def fit(self, train, labels, head):
+        return Centre(jnp.asarray(train.penultimate).mean(axis=0))
+
+    def score(self, state, outputs, head):
+        lengths = jnp.linalg.norm(outputs.penultimate - state.centre[None, :], axis=1)
+        return -(lengths**self.power)
+
+
+@dataclass(frozen=True)
+class Halved(Transform):
+    needs_head: ClassVar[bool] = True
+    reads: ClassVar[tuple] = ("penultimate",)
+
+    def apply(self, state, outputs, head):
+        return with_penultimate(outputs, outputs.penultimate / 2, head)
+
+
+@dataclass(frozen=True)
+class FirstRow(View):
+    def __call__(self, context):
+        return context.feature_map[:, 0].mean(axis=1)
+
+
+def test_parts_of_the_users_own_pass():
+    for part in (ToCentre(), ToCentre(power=2.0), ToCentre, Halved(), FirstRow()):
+        check_detector(part)
+
+
+@dataclass(frozen=True)
+class Wrong(ToCentre):  # a shorthand of these tests
+    """One that overrides a thing and is wrong in that."""
+
+
+@dataclass(frozen=True)
+class NotPerRow(Wrong):
+    def score(self, state, outputs, head):
+        scores = super().score(state, outputs, head)
+        return scores - scores.mean()
+
+
+@dataclass(frozen=True)
+class TwoColumns(Wrong):
+    def score(self, state, outputs, head):
+        return jnp.stack([super().score(state, outputs, head)] * 2, axis=1)
+
+
+@dataclass(frozen=True)
+class NotFinite(Wrong):
+    def score(self, state, outputs, head):
+        return super().score(state, outputs, head) * jnp.inf
+
+
+@dataclass(frozen=True)
+class ReadsMore(Wrong):
+    def score(self, state, outputs, head):
+        return super().score(state, outputs, head) + outputs.logits.max(axis=1)
+
+
+@dataclass(frozen=True)
+class UsesHead(Wrong):
+    def score(self, state, outputs, head):
+        return super().score(state, outputs, head) + head.bias.sum()
+
+
+@dataclass(frozen=True)
+class UsesLabels(Wrong):
+    def fit(self, train, labels, head):
+        return Centre(jnp.asarray(train.penultimate)[np.asarray(labels) == 0].mean(axis=0))
+
+
+@dataclass(frozen=True)
+class OtherState(Wrong):
+    def fit(self, train, labels, head):
+        return (super().fit(train, labels, head).centre,)
+
+
+@dataclass(frozen=True)
+class NoArrays(Wrong):
+    def fit(self, train, labels, head):
+        return Centre([1.0, 2.0])
+
+
+@dataclass(frozen=True)
+class ForgetsWhenLoaded(Wrong):
+    def restored(self, state):
+        return Centre(jnp.zeros_like(state.centre))
+
+
+@dataclass(frozen=True)
+class JitDiffers(Wrong):
+    def score(self, state, outputs, head):
+        scores = super().score(state, outputs, head)
+        return scores if isinstance(scores, jax.core.Tracer) else 2 * scores
+
+
+@dataclass
+class NotFrozen(Detector):
+    def score(self, state, outputs, head):
+        return outputs.logits.max(axis=1)
+
+
+@dataclass(frozen=True)
+class NoDefault(Wrong):
+    power: float = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class NotHashable(Wrong):
+    power: Any = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ViewOfTheBatch(View):
+    def __call__(self, context):
+        return context.outputs.pooled - context.outputs.pooled.mean(axis=0, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (NotPerRow(), r"NotPerRow: got results that differ by .* in batches of a quarter"),
+        (TwoColumns(), r"TwoColumns: got scores of type float32 and shape \(32, 2\) for 32 images"),
+        (NotFinite(), r"NotFinite: got scores that are not finite"),
+        (ReadsMore(), r"ReadsMore: got AttributeError .* where what it does not announce is None"),
+        (UsesHead(), r"UsesHead: got AttributeError .* needs_head, needs_train"),
+        (UsesLabels(), r"UsesLabels: got .* where what it does not announce is None"),
+        (OtherState(), r"OtherState: got a state of type tuple, wanted Centre"),
+        (NoArrays(), r"NoArrays: got list as centre of the state, wanted float32 or"),
+        (ForgetsWhenLoaded(), r"ForgetsWhenLoaded: got results that differ by .* saved and loaded"),
+        (JitDiffers(), r"JitDiffers: got results that differ by .* without jax.jit"),
+        (NotFrozen(), r"NotFrozen: got NotFrozen, wanted a frozen dataclass"),
+        (NoDefault(power=1.0), r"NoDefault: got .*'power', wanted every field with a default"),
+        (NotHashable(), r"NotHashable: got unhashable type: 'list', wanted every field"),
+        (ViewOfTheBatch(), r"ViewOfTheBatch: got results that differ by .* half the size"),
+    ],
+)
+def test_what_is_wrong_is_named(part, line):
+    with pytest.raises(UsageError, match=line):
+        check_detector(part)
+
+
+def test_a_score_that_is_missing_is_an_error_when_made():
+    @dataclass(frozen=True)
+    class Scoreless(Detector):
+        pass
+
+    with pytest.raises(TypeError, match="abstract method '?score'?"):
+        Scoreless()

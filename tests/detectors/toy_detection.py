@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxood.detectors.methods import DETECTORS, TRANSFORMS, VIEWS, parse_method
-from jaxood.extraction import ForwardContext
-from jaxood.outputs import LinearHead, ModelOutputs, NormLinearHead
+from jaxood.context import Context
+from jaxood.detectors.grammar import parse_method
+from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
+from jaxood.detectors.scoring import host_outputs
+from jaxood.heads import LinearHead, NormLinearHead
+from jaxood.outputs import ModelOutputs, model_outputs
 
 CHANNELS, CLASSES, SIZE = 24, 6, 8
 BATCH = 32
@@ -64,10 +67,21 @@ def head_of(kind: str):
     return LinearHead(kernel, bias)
 
 
-def forward(images, head) -> ModelOutputs:
-    features = feature_map(images)
-    pooled = features.mean(axis=(1, 2))
-    return ModelOutputs(features, pooled, head(pooled))
+class ToyModel:
+    """The classifier, as extractors see it."""
+
+    def __init__(self, head):
+        self.head = head
+
+    def __call__(self, images) -> ModelOutputs:
+        features = feature_map(images)
+        return model_outputs(self.head, features.mean(axis=(1, 2)), features)
+
+
+def context_of(images, head) -> Context:
+    model = ToyModel(head)
+    outputs = model(images)
+    return Context(images, outputs, model, jnp.argmax(outputs.logits, axis=1), jax.random.key(0))
 
 
 def extractors() -> dict:
@@ -76,16 +90,16 @@ def extractors() -> dict:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _extract(images, head, wanted):
-    outputs = forward(images, head)
-    context = ForwardContext(images, outputs, head, functools.partial(forward, head=head))
-    return outputs.pooled, outputs.logits, {name: one(context) for name, one in wanted}
+    context = context_of(images, head)
+    extras = {name: one(context) for name, one in wanted}
+    return context.outputs.pooled, context.outputs.logits, extras
 
 
 def extract(images, head) -> ModelOutputs:
-    """One pass, as the pipeline makes it: everything that any method reads, on the host."""
+    """One pass, as a run makes it: everything that any method reads, on the host."""
     wanted = tuple(extractors().items())
     found = [_extract(part, head, wanted) for part in np.split(images, len(images) // BATCH)]
-    return ModelOutputs(None, *jax.tree.map(lambda *parts: np.concatenate(parts), *found))
+    return host_outputs(head, *jax.tree.map(lambda *parts: np.concatenate(parts), *found))
 
 
 @functools.cache
