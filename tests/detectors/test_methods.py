@@ -1,58 +1,94 @@
-"""The grammar of method names, and their parameters."""
+"""The grammar of method names, their parameters, and methods as objects."""
 
-from typing import Literal
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_detection as toy
 
+from jaxood.detectors.ash import Scale
 from jaxood.detectors.blocks import map_blocks
-from jaxood.detectors.methods import parse_method, parse_methods
-from jaxood.detectors.parameters import convert, label, parse_settings, parse_sweeps
+from jaxood.detectors.contract import Detector, check_labels
+from jaxood.detectors.grammar import (
+    detector,
+    parse_method,
+    parse_methods,
+    parse_settings,
+    parse_sweeps,
+)
+from jaxood.detectors.logit_scores import Energy
+from jaxood.detectors.method import Method
+from jaxood.detectors.neighbours import Knn
+from jaxood.detectors.react import ReAct
+from jaxood.detectors.sfp import SpatialPurification
 from jaxood.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Largest(Detector):
+    """A detector of the user's own."""
+
+    reads: ClassVar[tuple] = ("logits",)
+
+    factor: float = 1.0
+
+    def score(self, state, outputs, head):
+        return self.factor * outputs.logits.max(axis=1)
+
+
+@dataclass(frozen=True)
+class NoScore(Detector):
+    pass
 
 
 def test_a_view_or_transform_alone_means_energy():
     for name in ("sfp", "react", "sfp+react"):
-        alone, spelled = parse_method(name), parse_method(f"{name}+energy")
-        assert alone.name == name
-        assert (alone.view, alone.steps) == (spelled.view, spelled.steps)
+        assert parse_method(name) == parse_method(f"{name}+energy")
+        assert parse_method(f"{name}+energy").name == name
+    assert parse_method("sfp+react") == Method(Energy(), (ReAct(),), SpatialPurification())
 
 
 def test_steps_are_applied_in_order():
     """sfp+react+scale+knn by hand; the fit of each step sees what the steps before it make."""
     head, train, labels, _, test = toy.data()
     method = parse_method("sfp+react+scale+knn")
-    state = method.fit(train, labels, head)
-
-    def purified(outputs):
-        return outputs._replace(pooled=outputs.extras["sfp"], logits=None)
-
-    threshold = np.percentile(purified(train).pooled, 90)
-    scale, knn = toy.TRANSFORMS["scale"](), toy.DETECTORS["knn"]()
+    state = method.fit_state(train, labels, head)
+    threshold = np.percentile(train.extras["sfp"], 90)
+    knn = Knn()
 
     def before_knn(outputs):
-        cut = outputs._replace(pooled=np.minimum(purified(outputs).pooled, np.float32(threshold)))
-        return scale.apply((), cut, head)
+        cut = np.minimum(outputs.extras["sfp"], np.float32(threshold))
+        return Scale().apply((), outputs._replace(penultimate=cut), head)
 
     expected = knn.score(knn.fit(before_knn(train), labels, head), before_knn(test), head)
     np.testing.assert_allclose(method.score(state, test, head), expected, rtol=1e-5)
 
 
-def test_views_replace_pooled_and_logits():
-    head, _, _, _, test = toy.data()
+@pytest.mark.parametrize("kind", ["linear", "norm"])
+def test_views_replace_every_depth(kind):
+    head, _, _, _, test = toy.data(kind)
     method = parse_method("sfp+maxlogit")
     purified = np.asarray(head(test.extras["sfp"])).max(axis=1)
-    np.testing.assert_allclose(method.score(method.fit(None, None, head), test, head), purified)
+    state = method.fit_state(None, None, head)
+    np.testing.assert_allclose(method.score(state, test, head), purified, rtol=1e-5)
     assert not np.allclose(purified, test.logits.max(axis=1), atol=1e-3)
+    norm = parse_method("sfp+gradnorm")
+    penultimate = np.asarray(head.penultimate(jnp.asarray(test.extras["sfp"])))
+    p = np.asarray(jax.nn.softmax(head(test.extras["sfp"]), axis=1))
+    expected = np.abs(penultimate).sum(axis=1) * np.abs(p - 1 / toy.CLASSES).sum(axis=1)
+    state = norm.fit_state(None, None, head)
+    np.testing.assert_allclose(norm.score(state, test, head), expected, rtol=1e-4)
 
 
-def test_a_detectors_own_view_goes_before_transforms():
+def test_the_view_that_a_detector_brings_goes_before_transforms():
     head, train, labels, _, test = toy.data()
     method = parse_method("react+odin")
     assert list(method.extractors) == ["odin"]
-    state = method.fit(train, labels, head)
+    state = method.fit_state(train, labels, head)
     threshold = np.percentile(train.extras["odin"], 90)
     logits = np.asarray(head(np.minimum(test.extras["odin"], np.float32(threshold))), np.float64)
     p = np.exp(logits / 1000) / np.exp(logits / 1000).sum(axis=1, keepdims=True)
@@ -67,6 +103,15 @@ def test_needs():
     assert parse_method("react+mahalanobis").needs_labels
     assert list(parse_method("sfp+react+energy").extractors) == ["sfp"]
     assert list(parse_method("adascale-a+gram").extractors) == ["adascale", "gram"]
+    assert not parse_method("knn").needs_head and parse_method("sfp+knn").needs_head
+    assert parse_method("react+knn").needs_head and parse_method("vim").needs_head
+
+
+def test_reads():
+    assert parse_method("knn").reads == ("penultimate",)
+    assert parse_method("knn[features=pooled]").reads == ("pooled",)
+    assert parse_method("react+nnguide").reads == ("pooled", "penultimate", "logits")
+    assert parse_method("sfp+react+nnguide").reads == () == parse_method("odin").reads
 
 
 def test_methods_are_hashable():
@@ -76,28 +121,73 @@ def test_methods_are_hashable():
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "plain"),
+    [
+        ("knn", "knn", None),
+        ("knn[k=10]", "knn", None),
+        ("react+knn[k=50]", "react+knn[k=50]", "knn[k=50]"),
+        ("sfp + energy", "sfp", "energy"),
+        ("energy[temperature=1e+1]", "energy[temperature=10.0]", None),
+        ("ash-s+energy[temperature=1e+1]", "ash-s+energy[temperature=10.0]", None),
+        ("scale+energy[temperature=1e+16]", "scale+energy[temperature=1e+16]", None),
+        ("react+odin", "react+odin", "odin"),
+        ("sfp[by=shapley]+msp", "sfp[by=shapley]+msp", "msp"),
+    ],
+)
+def test_names_come_from_the_parts(text, name, plain):
+    method = parse_method(text)
+    assert method.name == name
+    assert parse_method(method.name) == method
+    if method.transforms or method.view:
+        plain = plain or parse_method(text.split("+", 1)[1]).name
+        assert method.plain.name == plain and method.plain == Method(method.detector)
+    else:
+        assert method.plain is None
+
+
+def test_the_plain_counterpart_has_the_same_parameters():
+    """`react+knn` with knn.k=50 stands beside knn at k = 50."""
+    method = parse_method("react+knn", {"knn": {"k": "50"}})
+    assert method.name == "react+knn[k=50]" and method.plain.detector.k == 50
+
+
+@pytest.mark.parametrize("name", toy.NAMES)
+def test_every_name_reads_back_from_its_spelling(name):
+    method = parse_method(name)
+    assert method.name == name
+    assert parse_method(method.spelled_out) == method
+
+
+@pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("reakt", "method 'reakt': got 'reakt', wanted one of "),
-        ("reakt+knn", "Did you mean react or "),
-        ("react+sfp", "method 'react+sfp': got the view sfp after react, wanted sfp+react"),
+        ("reakt", "method: got 'reakt', wanted a score: energy, entropy, "),
+        ("reakt", "; a transform: adascale-a, "),
+        ("reakt", "; a view: rankfeat, sfp. Did you mean react"),
+        ("reakt+knn", "Did you mean react"),
+        ("react+sfp", "method: got the view sfp after react, wanted sfp+react"),
         ("msp+energy", "got two scores, msp and energy, wanted one score. Ask for two methods"),
         ("msp+react", "got react after the score msp, wanted the score last"),
         ("msp+sfp", "got sfp after the score msp, wanted the score last"),
-        ("sfp+rankfeat", "got two views, sfp and rankfeat, wanted one view, as the first step"),
-        ("sfp+odin", "got the view sfp before odin, wanted odin alone: it has its own view"),
+        ("sfp+rankfeat", "got two views, sfp and rankfeat, wanted one view, as the first part"),
+        ("sfp+odin", "got the view sfp before odin, wanted odin alone, which has a view already"),
         ("dice+react", "got react after dice, wanted dice as the last transform. It changes"),
         ("adascale-l+dice", "got dice after adascale-l, wanted adascale-l as the last transform"),
+        ("react+react+knn", "method: got react twice in a row, wanted it once"),
         ("", "method: got '', wanted NAME or NAME[PARAMETER=VALUE,...]"),
         ("react++knn", "method: got '', wanted NAME"),
         ("knn[k]", "method: got 'knn[k]', wanted NAME or NAME[PARAMETER=VALUE,...]"),
         ("knn[k=5", "method: got 'knn[k=5', wanted NAME or NAME[PARAMETER=VALUE,...]"),
         ("knn[k=five]", "knn.k: got 'five', wanted a whole number"),
         ("knn[k=2.5]", "knn.k: got '2.5', wanted a whole number"),
-        ("knn[m=5]", "parameter of knn: got 'm', wanted one of dtype, k, memory"),
+        ("knn[m=5]", "parameter of knn: got 'm', wanted one of dtype, features, k, memory"),
+        ("knn[features=logits]", "knn.features: got 'logits', wanted one of penultimate, pooled"),
         ("msp[k=5]", "msp.k: got a value, wanted none for msp"),
         ("gmm[covariance=tight]", "gmm.covariance: got 'tight', wanted one of full, tied"),
         ("react[percentile=nan]", "react.percentile: got 'nan', wanted a number"),
+        ("no_such_module:Mine", "method: got no_such_module:Mine (No module named"),
+        ("json:loads", "wanted a class that is a jaxood.Detector, jaxood.Transform or jaxood.View"),
+        (f"{__name__}:NoScore", f"method: got {__name__}:NoScore without score, wanted a class"),
     ],
 )
 def test_refused(text, line):
@@ -106,49 +196,86 @@ def test_refused(text, line):
     assert line in str(error.value)
 
 
-def test_repeated_transforms_are_allowed():
-    assert len(parse_method("ash-s+ash-s").transforms) == 2
+def test_what_is_no_method_is_refused():
+    with pytest.raises(UsageError, match="method: got 5, wanted a name, a Method, or a Detector"):
+        parse_method(5)
+
+
+def test_the_same_transform_with_other_parameters_may_follow():
+    method = parse_method("react[percentile=80]+react+knn")
+    assert [one.percentile for one in method.transforms] == [80.0, 90.0]
+    assert len(parse_method("ash-s+react+ash-s").transforms) == 3
+
+
+def test_parts_of_the_users_own_by_object_and_import_path():
+    path = f"{__name__}:Largest"
+    for method in (parse_method(f"react+{path}[factor=2]"), Method(Largest(2.0), (ReAct(),))):
+        assert method.name == f"react+{path}[factor=2.0]"
+        assert parse_method(method.name) == method
+    assert parse_method(Largest) == parse_method(Largest()) == parse_method(path)
+    assert parse_method(ReAct()) == parse_method("react")
+    assert parse_method(SpatialPurification()) == parse_method("sfp")
+    settings = parse_settings([f"{path}.factor=3"])
+    assert parse_methods([path], settings)[0].detector == Largest(3.0)
+    head, _, _, _, test = toy.data()
+    scores = parse_method(path).score(((),), test, head)
+    np.testing.assert_array_equal(scores, test.logits.max(axis=1))
+
+
+def test_detector_sets_parameters_of_the_last_part():
+    assert detector("knn", k=50) == parse_method("knn[k=50]")
+    assert detector("react+vim", dim=5) == parse_method("react+vim[dim=5]")
+    assert detector("react", percentile="80") == parse_method("react[percentile=80]")
+    assert detector("react[percentile=80]+knn[k=7]", memory="host").detector == Knn(
+        7, "float32", "host"
+    )
+    assert detector(Largest, factor=2).detector == Largest(2.0)
+    with pytest.raises(UsageError, match="parameter of knn: got 'kk'"):
+        detector("knn", kk=5)
 
 
 def test_settings():
     settings = parse_settings(["knn.k=50", "knn.k=60", "react.percentile=1e1"])
     assert settings == {"knn": {"k": "60"}, "react": {"percentile": "1e1"}}
     method = parse_method("react+knn", settings)
-    assert method.name == "react+knn"
+    assert method.name == "react[percentile=10.0]+knn[k=60]"
     assert (method.detector.k, method.transforms[0].percentile) == (60, 10.0)
     assert parse_method("knn[k=7]", settings).detector.k == 7  # the nearer word holds
-    assert parse_method("energy[temperature=1e+1]+".rstrip("+")).detector.temperature == 10.0
+    assert parse_method("sfp", {"energy": {"temperature": "2"}}).detector.temperature == 2.0
 
 
 @pytest.mark.parametrize("text", ["knn", "knn.k", "knn=5", ".k=5", "knn.=5", "knn.k="])
 def test_malformed_settings(text):
-    with pytest.raises(UsageError, match=r"--set: got .*, wanted NAME.PARAMETER=VALUE"):
+    with pytest.raises(UsageError, match=r"set: got .*, wanted NAME.PARAMETER=VALUE"):
         parse_settings([text])
 
 
 def test_sweep():
     sweeps = parse_sweeps(["knn.k=5,10", "react.percentile=80,90"])
-    methods = parse_methods(["knn", "react+knn", "msp", "knn"], {}, sweeps)
+    methods = parse_methods(["knn", "react+knn", "msp", "knn", Largest()], {}, sweeps)
     assert [method.name for method in methods] == [
         "knn[k=5]",
-        "knn[k=10]",
-        "react[percentile=80]+knn[k=5]",
-        "react[percentile=80]+knn[k=10]",
-        "react[percentile=90]+knn[k=5]",
-        "react[percentile=90]+knn[k=10]",
+        "knn",
+        "react[percentile=80.0]+knn[k=5]",
+        "react[percentile=80.0]+knn",
+        "react+knn[k=5]",
+        "react+knn",
         "msp",
+        f"{__name__}:Largest",
     ]
     assert [method.detector.k for method in methods[:4]] == [5, 10, 5, 10]
 
 
+def test_methods_that_are_the_same_come_once():
+    methods = parse_methods(["sfp", "sfp+energy", "knn[k=10]", "knn", Knn()])
+    assert [method.name for method in methods] == ["sfp", "knn"]
+
+
 def test_sweep_of_the_implied_energy():
     methods = parse_methods(["sfp"], {}, parse_sweeps(["energy.temperature=1,2"]))
-    assert [method.name for method in methods] == [
-        "sfp+energy[temperature=1]",
-        "sfp+energy[temperature=2]",
-    ]
+    assert [method.name for method in methods] == ["sfp", "sfp+energy[temperature=2.0]"]
     swept = parse_methods(["react"], {}, parse_sweeps(["react.percentile=80"]))
-    assert [method.name for method in swept] == ["react[percentile=80]"]
+    assert [method.name for method in swept] == ["react[percentile=80.0]"]
 
 
 def test_a_sweep_over_an_extractor_keeps_an_extra_for_each():
@@ -161,13 +288,13 @@ def test_a_sweep_over_an_extractor_keeps_an_extra_for_each():
 @pytest.mark.parametrize(
     ("sets", "sweeps", "line"),
     [
-        (["vim.dim=5"], [], "--set: got vim.dim, wanted a step of a method asked for: energy, knn"),
-        ([], ["vim.dim=5,6"], "--sweep: got vim.dim, wanted a step of a method asked for: energy"),
-        (["vmi.dim=5"], [], "--set: got 'vmi', wanted one of "),
-        (["knn.kk=5"], [], "parameter of knn: got 'kk', wanted one of dtype, k, memory"),
-        ([], ["knn.kk=5"], "parameter of knn: got 'kk', wanted one of dtype, k, memory"),
-        ([], ["knn.k=5,5"], "--sweep: got 'knn.k=5,5', wanted values that differ"),
-        ([], ["knn.k=,"], "--sweep: got 'knn.k=,', wanted values that differ"),
+        (["vim.dim=5"], [], "set: got vim.dim, wanted a part of a method asked for: energy, knn"),
+        ([], ["vim.dim=5,6"], "sweep: got vim.dim, wanted a part of a method asked for: energy"),
+        (["vmi.dim=5"], [], "set: got 'vmi', wanted a score: "),
+        (["knn.kk=5"], [], "parameter of knn: got 'kk', wanted one of dtype, features, k, memory"),
+        ([], ["knn.kk=5"], "parameter of knn: got 'kk', wanted one of dtype, features, k, memory"),
+        ([], ["knn.k=5,5"], "sweep: got 'knn.k=5,5', wanted values that differ"),
+        ([], ["knn.k=,"], "sweep: got 'knn.k=,', wanted values that differ"),
     ],
 )
 def test_settings_without_effect(sets, sweeps, line):
@@ -176,29 +303,39 @@ def test_settings_without_effect(sets, sweeps, line):
     assert str(error.value).startswith(line)
 
 
-def test_convert():
-    assert convert("a", "none", int | None) is None
-    assert convert("a", "7", int | None) == 7
-    assert convert("a", 7, float) == 7.0
-    assert convert("a", "Yes", bool) is True
-    assert convert("a", "x", Literal["x", "y"]) == "x"
-    with pytest.raises(UsageError, match="a: got 'maybe', wanted one of"):
-        convert("a", "maybe", bool)
-    with pytest.raises(UsageError, match="a: got 'inf', wanted a whole number"):
-        convert("a", "inf", int)
-
-
-def test_label_names_what_differs_from_the_defaults():
-    assert label("knn", toy.DETECTORS["knn"]()) == "knn"
-    assert label("knn", toy.DETECTORS["knn"](k=5)) == "knn[k=5]"
-
-
 def test_missing_training_data():
     head, train, _, _, _ = toy.data()
     with pytest.raises(UsageError, match="method knn: got no training images, wanted some to fit"):
-        parse_method("knn").fit(None, None, head)
+        parse_method("knn").fit_state(None, None, head)
     with pytest.raises(UsageError, match="method rmds: got training images without labels"):
-        parse_method("rmds").fit(train, None, head)
+        parse_method("rmds").fit_state(train, None, head)
+
+
+@pytest.mark.parametrize("name", ["openmax", "temp_scaling", "mahalanobis", "she", "react+gmm"])
+def test_labels_that_are_no_classes_are_refused_before_anything_is_computed(name):
+    head, train, labels, _, _ = toy.data()
+    method, wrong = parse_method(name), labels.copy()
+    for value in (toy.CLASSES, -1):
+        wrong[7] = value
+        line = f"labels: got {value} as label of image 7, wanted a class, 0 to 5"
+        with pytest.raises(UsageError, match=line):
+            method.fit_state(train, wrong, head)
+        with pytest.raises(UsageError, match=line):
+            method.check(wrong, toy.CLASSES)
+    with pytest.raises(UsageError, match="labels: got 479 of them for 480 training images"):
+        method.fit_state(train, labels[1:], head)
+
+
+def test_check_labels():
+    np.testing.assert_array_equal(check_labels([0, 2], None), [0, 2])
+    with pytest.raises(
+        UsageError, match="labels: got -1 as label of image 1, wanted a class, 0 or"
+    ):
+        check_labels([0, -1], None)
+    with pytest.raises(
+        UsageError, match=r"labels: got float64 values of shape \(2,\), wanted a wh"
+    ):
+        check_labels([0.0, 1.0], 2)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
@@ -219,12 +356,23 @@ def test_blocks(count):
 
 def test_fit_over_several_blocks_equals_one(monkeypatch):
     """The outputs before a fitted step are made block by block."""
-    from jaxood.detectors import methods
+    from jaxood.detectors import method as module
 
     head, train, labels, _, test = toy.data()
     method = parse_method("sfp+react+knn")
-    whole = method.score(method.fit(train, labels, head), test, head)
-    monkeypatch.setattr(methods, "map_blocks", lambda f, rows: map_blocks(f, rows, 100))
+    whole = method.score(method.fit_state(train, labels, head), test, head)
+    monkeypatch.setattr(module, "map_blocks", lambda f, rows: map_blocks(f, rows, 100))
     jax.clear_caches()
-    blocked = method.score(method.fit(train, labels, head), test, head)
+    blocked = method.score(method.fit_state(train, labels, head), test, head)
     np.testing.assert_allclose(blocked, whole, rtol=1e-6)
+
+
+def test_transforms_change_what_a_norm_head_classifies():
+    """On a head with a norm they acted on what the norm takes away again."""
+    head, train, labels, _, test = toy.data("norm")
+    scores = {}
+    for name in ("energy", "scale", "ash-s", "ash-p", "adascale-a"):
+        method = parse_method(name)
+        scores[name] = np.asarray(method.score(method.fit_state(train, labels, head), test, head))
+    for first, second in itertools.combinations(scores, 2):
+        assert np.abs(scores[first] - scores[second]).max() > 0.1, (first, second)
