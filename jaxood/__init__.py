@@ -68,7 +68,42 @@ _HOMES = {
     "with_penultimate": "outputs",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = [
+    "__version__",
+    "Attribution",
+    "Context",
+    "Detector",
+    "Extractor",
+    "FittedDetector",
+    "ImageDetector",
+    "LinearHead",
+    "ModelOutputs",
+    "NormLinearHead",
+    "Preprocessing",
+    "Suite",
+    "Transform",
+    "UsageError",
+    "View",
+    "attribute",
+    "check_detector",
+    "check_model",
+    "contours",
+    "convert",
+    "detect",
+    "detector",
+    "evaluate",
+    "fit",
+    "list_attributions",
+    "list_detectors",
+    "list_models",
+    "list_suites",
+    "load_detector",
+    "load_model",
+    "model_outputs",
+    "road",
+    "suite",
+    "with_penultimate",
+]
 
 
 def __getattr__(name: str) -> object:

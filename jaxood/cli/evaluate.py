@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="digits (default), photos, or package.module:name of a suite of your own",
     )
-    data.add_argument(
-        "--id-dir", dest="id_test", metavar="DIR", help="in-distribution test images"
-    )
+    data.add_argument("--id-dir", dest="id_test", metavar="DIR", help="in-distribution test images")
     data.add_argument(
         "--train-dir", dest="train", metavar="DIR", help="training images, for fitting"
     )

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from jaxood.attribution.heatmap import heatmap, pixel_heatmap
-from jaxood.attribution.registry import AnyAttribution, attributions
+from jaxood.attribution.registry import attributions
+from jaxood.context import Attribution
 from jaxood.data.class_names import find_class
 from jaxood.data.images import ImageSet
 from jaxood.data.sources import image_set
@@ -23,8 +24,8 @@ from jaxood.errors import choose, require
 from jaxood.flows.evaluate import SetProgress, require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
-from jaxood.report.manifest import manifest, write_json
 from jaxood.report.figures import figure_image, write_figure
+from jaxood.report.manifest import manifest, write_json
 from jaxood.report.pictures import COLOURS, grid_figure, overlay, palette, write_png
 from jaxood.report.tables import write_arrays
 from jaxood.runner.features import Features, Skipped
@@ -33,6 +34,8 @@ from jaxood.runner.runner import Runner
 SHOWN = 5  # predictions that are printed
 BATCH = 32  # images whose pictures are drawn at once
 SCALES = ("paper", "unit")
+
+AttributionSource = str | Attribution | type[Attribution]
 
 Scale = Literal["paper", "unit"]
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -68,9 +71,7 @@ class AttributionResult:
     @property
     def predictions(self) -> list[dict[str, Any]]:
         """Of each image: its name, its `top` classes, and the class explained."""
-        return [
-            {"image": name, **self._prediction(row)} for row, name in enumerate(self.ids)
-        ]
+        return [{"image": name, **self._prediction(row)} for row, name in enumerate(self.ids)]
 
     def _prediction(self, row: int) -> dict[str, Any]:
         probabilities, names = self.probabilities[row], self.model.class_names
@@ -119,8 +120,7 @@ class AttributionResult:
                 for i in np.flatnonzero(batch.valid):
                     image = batch.images[i]
                     drawn = {
-                        name: overlay(image, heat[i], shades, alpha)
-                        for name, heat in heats.items()
+                        name: overlay(image, heat[i], shades, alpha) for name, heat in heats.items()
                     }
                     yield first + int(i), image, drawn
 
@@ -150,9 +150,7 @@ class AttributionResult:
         write_json(folder / "predictions.json", about)
         data = {"images": (self.images, self.skipped)}
         write_json(folder / "manifest.json", manifest(self.settings, self.model, data))
-        write_figure(
-            folder / "grid.png", grid_figure(*_columns(shown, list(self.maps)), colours)
-        )
+        write_figure(folder / "grid.png", grid_figure(*_columns(shown, list(self.maps)), colours))
         return folder
 
     def show(self, rows: int = 8, *, colours: str = COLOURS, alpha: float = 0.5) -> Image.Image:
@@ -196,7 +194,7 @@ def _heat(size: tuple[int, int], scale: Scale, maps):
 def attribute(
     model: ModelSource,
     images: Any,
-    methods: AnyAttribution | Sequence[AnyAttribution] = "banzhaf",
+    methods: AttributionSource | Sequence[AttributionSource] = "banzhaf",
     *,
     target: str | int | None = None,
     layer: str | None = None,
@@ -235,10 +233,8 @@ def attribute(
     require_seed(seed)
     choose("scale", scale, SCALES)
     require(top >= 1, "top", top, "at least 1")
-    several = [methods] if isinstance(methods, str | type) or callable(methods) else list(methods)
-    require(bool(several), "methods", "none", "one or more")
     chosen = attributions(
-        several, layer=layer, coalitions=coalitions, explain=explain, samples=samples
+        several(methods), layer=layer, coalitions=coalitions, explain=explain, samples=samples
     )
     found = image_set(images)
     loaded = load_model(model)
@@ -273,6 +269,13 @@ def attribute(
         scale,
         settings,
     )
+
+
+def several(methods: AttributionSource | Sequence[AttributionSource]) -> list[AttributionSource]:
+    """One or several attributions as a list; see `jaxood.attribution.registry.attributions`."""
+    found = [methods] if isinstance(methods, str | type | Attribution) else list(methods)
+    require(bool(found), "methods", "none", "one or more")
+    return found
 
 
 def explained(features: Features, target: int | None) -> Int[np.ndarray, " n"]:

@@ -114,7 +114,7 @@ class ImageDetector:
     def _verdicts(self, images, batch_size, on_skipped) -> Iterator[Verdict]:
         runner, method = self._runner, self.fitted.method
         extractors = tuple(method.extractors.values())
-        stream = runner.stream(images, extractors, batch_size=batch_size)
+        stream = runner.stream(images, extractors, batch_size=batch_size, seed=self.fitted.seed)
         with closing(stream):  # type: ignore[type-var]  # a generator
             for batch, found in stream:
                 for skipped in skipped_of(batch, images):
@@ -181,11 +181,11 @@ class ImageDetector:
     def _single(self):
         """The program for one image, and all of its arguments but the image."""
         graphdef, weights = nnx.split(self.model.module)
-        method = self.fitted.method
-        step = _step(self.model, method)
+        step = _step(self.model, self.fitted)
 
         def judge(weights, state, images):
-            logits, score = _scored(step, method, nnx.merge(graphdef, weights), state, images)
+            model = nnx.merge(graphdef, weights)
+            logits, score = _scored(step, self.fitted, model, state, images)
             probability = jax.nn.softmax(logits, axis=-1)
             return Judged(jnp.argmax(logits, axis=-1), probability.max(axis=-1), score)
 
@@ -205,11 +205,11 @@ class ImageDetector:
         wanted = "a bank with memory=device"
         require(memory == "device", "export", f"memory={memory}", wanted)
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
-        method, threshold = self.fitted.method, jnp.float32(self.threshold)
-        step, state = _step(self.model, method), self.fitted.state
+        step, state = _step(self.model, self.fitted), self.fitted.state
+        threshold = jnp.float32(self.threshold)
 
         def scorer(images):
-            logits, scores = _scored(step, method, self.model.module, state, images)
+            logits, scores = _scored(step, self.fitted, self.model.module, state, images)
             return {"logits": logits, "score": scores, "in_distribution": scores >= threshold}
 
         side = self.model.preprocessing.crop
@@ -227,18 +227,18 @@ class ImageDetector:
         return Path(path)
 
 
-def _step(model: LoadedModel, method) -> ExtractionStep:
-    extractors = tuple(method.extractors.values())
+def _step(model: LoadedModel, fitted: SavedDetector) -> ExtractionStep:
+    extractors = tuple(fitted.method.extractors.values())
     return ExtractionStep(model.preprocessing, model.dtype, model.pooling, extractors)
 
 
-def _scored(step: ExtractionStep, method, model, state, images):
+def _scored(step: ExtractionStep, fitted: SavedDetector, model, state, images):
     """Logits and scores of a batch, in the one program that runs the network."""
     target = jnp.full(len(images), OWN_TOP_CLASS, jnp.int32)
-    pooled, logits, extras = step(model, images, target, jax.random.key(0))
+    pooled, logits, extras = step(model, images, target, jax.random.key(fitted.seed))
     penultimate = model.head.penultimate(pooled)
     outputs = ModelOutputs(None, pooled, penultimate, logits, extras)
-    return logits, method.score(state, outputs, model.head)
+    return logits, fitted.method.score(state, outputs, model.head)
 
 
 def load_detector(

@@ -91,7 +91,7 @@ def fit(
     scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh)
     threshold = threshold_at(scores, tpr)
     names = names_of_folders(loaded, training, known)
-    fitted = SavedDetector(chosen, state, threshold, tpr, loaded.identity(), names, bank)
+    fitted = SavedDetector(chosen, state, threshold, tpr, loaded.identity(), names, bank, seed)
     return ImageDetector(loaded, fitted, (int((scores >= threshold).sum()), len(scores)))
 
 

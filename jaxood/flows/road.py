@@ -13,13 +13,13 @@ from flax import nnx
 from jaxtyping import Float
 
 from jaxood.attribution.heatmap import heatmap
-from jaxood.attribution.registry import AnyAttribution, attributions
+from jaxood.attribution.registry import attributions
 from jaxood.data.class_names import find_class
 from jaxood.data.images import ImageSet
 from jaxood.data.sources import image_set
 from jaxood.errors import UsageError, choose, require
 from jaxood.files import fingerprint
-from jaxood.flows.attribute import SCALES, Scale
+from jaxood.flows.attribute import SCALES, AttributionSource, Scale, several
 from jaxood.flows.evaluate import require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
@@ -44,7 +44,6 @@ from jaxood.report.curves import draw_curves, draw_strip, table, write_results
 from jaxood.report.manifest import manifest, write_json
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress, Runner, skipped_of
-from jaxood.runner.step import OWN_TOP_CLASS
 
 RANDOM_GRID = (7, 7)  # positions of a random map, for a model without a feature map
 CURVES = "curves.jsonl"
@@ -91,7 +90,10 @@ class RoadResult:
         found = dict(self.summary)
         write_results(folder, join_random(self.curves), found)
         about = manifest(
-            self.settings, self.model, {"images": (self.images, self.skipped)}, road=found["settings"]
+            self.settings,
+            self.model,
+            {"images": (self.images, self.skipped)},
+            road=found["settings"],
         )
         write_json(folder / "manifest.json", about)
         draw_curves(folder / "road.png", found)
@@ -156,7 +158,9 @@ class _Maps:
     def wanted(self) -> list[str]:
         return [*self.extractors, *self.given, *(f"{RANDOM}/{i}" for i in range(self.random_maps))]
 
-    def of(self, indices: Sequence[int], skipped: list[Skipped]) -> Generator[Explained, None, None]:
+    def of(
+        self, indices: Sequence[int], skipped: list[Skipped]
+    ) -> Generator[Explained, None, None]:
         """Images with every map that is asked for, as they are read."""
         side = self.runner.model.preprocessing.crop
         grid, chosen = self._grid(side), np.asarray(indices, int)
@@ -225,7 +229,7 @@ class _Maps:
 def road(
     model: ModelSource,
     images: Any,
-    methods: AnyAttribution | Sequence[AnyAttribution] | None = None,
+    methods: AttributionSource | Sequence[AttributionSource] | None = None,
     *,
     maps: Mapping[str, MapSource] | None = None,
     random_maps: int = 3,
@@ -279,10 +283,9 @@ def road(
         tuple(sorted(set(chosen))), convention, imputation, noise, before_normalisation
     )
     shown = strip_indices(strip, settings.fractions)
-    if methods is None:
-        methods = [] if maps else ["banzhaf"]
-    several = [methods] if isinstance(methods, str | type) or callable(methods) else list(methods)
-    extractors = attributions(several)
+    if methods is None and not maps:
+        methods = "banzhaf"
+    extractors = attributions([] if methods is None else several(methods))
     found = image_set(images)
     given = read_maps(maps or {}, found.ids, list(extractors))
     runner = Runner(load_model(model))

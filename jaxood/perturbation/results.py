@@ -39,6 +39,7 @@ def append_curves(path: Path, curves: Curves, fingerprint: str) -> None:
     """One line of JSON."""
     values = curves._asdict() | {"fingerprint": fingerprint}
     values |= {"confidence": curves.confidence.tolist(), "agrees": curves.agrees.tolist()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(values) + "\n")
 
