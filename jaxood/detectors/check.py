@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxood.context import Context, Extractor, Pooling
-from jaxood.detectors.contract import DEPTHS, Detector, Step, Transform, restricted
+from jaxood.detectors.contract import DEPTHS, Detector, Transform, restricted
 from jaxood.detectors.grammar import Part, parse_method
 from jaxood.detectors.method import Method
 from jaxood.detectors.saved import ARGUMENTS, DTYPES, SavedDetector, load_detector, save_detector
@@ -20,7 +20,7 @@ from jaxood.detectors.scoring import score_rows
 from jaxood.errors import UsageError, require
 from jaxood.heads import Head, LinearHead, NormLinearHead
 from jaxood.outputs import ModelOutputs, model_outputs
-from jaxood.spelling import name_of, parameters_of
+from jaxood.spelling import imported, name_of, parameters_of
 
 CHANNELS, CLASSES, SIZE = 16, 5, 8
 TRAIN, TEST = 160, 32
@@ -127,7 +127,7 @@ def _require_contract(method: Method, trial: Trial) -> None:
     _require_same(name, again, scores, "saved and loaded")
 
 
-def _require_flat(step: Step, state: Any) -> None:
+def _require_flat(step: Transform | Detector, state: Any) -> None:
     name, kind = name_of(step), step.State
     require(type(state) is kind, name, f"a state of type {type(state).__name__}", kind.__name__)
     flat = kind is tuple or hasattr(kind, "_fields")
@@ -180,13 +180,13 @@ def _require_same(name: str, found: Any, expected: Any, how: str) -> None:
 
 def _saved_and_loaded(method: Method, state: Any) -> SavedDetector:
     model: dict[str, object] = dict.fromkeys(ARGUMENTS, "synthetic")
-    kinds: list[type] = []
-    for part in method.parts:
-        kinds += [type(part), *(type(one) for one in vars(part).values())]
+    kinds: list[type] = [type(part) for part in method.parts]
+    texts = [text for part in method.parts for text in vars(part).values() if isinstance(text, str)]
+    kinds += [imported(text, "method") for text in texts if ":" in text]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "detector.safetensors"
         save_detector(path, SavedDetector(method, state, 0.0, 0.95, model))
-        return load_detector(path, [kind for kind in kinds if issubclass(kind, Step | Extractor)])
+        return load_detector(path, kinds)
 
 
 def _rows(outputs: ModelOutputs, start: int, count: int) -> ModelOutputs:

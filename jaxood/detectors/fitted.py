@@ -151,13 +151,12 @@ def _checked(argument: str, values: Any, ndim: int | None) -> np.ndarray:
     wanted = "an array of numbers" if ndim is None else "an array of numbers with two dimensions"
     try:
         array = np.asarray(values)
-        numbers = array.astype(np.float32, copy=False)
+        numbers = array.real.astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
         raise UsageError(argument, type(values).__name__, wanted) from error
     got = f"{array.dtype} values of shape {array.shape}"
-    real = np.issubdtype(array.dtype, np.number) or str(array.dtype) == "bfloat16"
-    right = real and not np.iscomplexobj(array) and ndim in (None, array.ndim)
-    require(right and array.ndim > 0, argument, got, wanted)
+    right = not np.iscomplexobj(array) and array.ndim > 0 and ndim in (None, array.ndim)
+    require(right, argument, got, wanted)
     require(array.size > 0, argument, got, "at least one row, and one column")
     wrong = np.unique(np.argwhere(~np.isfinite(numbers))[:, 0])
     if len(wrong):

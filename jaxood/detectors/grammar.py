@@ -63,7 +63,8 @@ def method_of(text: str, known: Mapping[str, type]) -> Method:
     """Reads a method without ever importing anything: for text that comes from a file.
 
     Args:
-      known: classes by import path, for parts and for parameters that are import paths.
+      known: classes by import path; what such a path in the text may say, of a part or in a
+        parameter.
 
     Raises:
       UsageError: as `parse_method`, and for an import path that is not among them.
@@ -79,8 +80,7 @@ def method_of(text: str, known: Mapping[str, type]) -> Method:
         require_known(name)
         for value in values.values():
             require_known(value)
-        objects = {key: known[value]() for key, value in values.items() if value in known}
-        parts.append(_built(name, known.get(name) or class_of_part(name), {**values, **objects}))
+        parts.append(_built(name, known.get(name) or class_of_part(name), values))
     return _method(parts)
 
 

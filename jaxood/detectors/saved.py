@@ -23,7 +23,7 @@ from jaxtyping import Int
 
 from jaxood.context import Extractor
 from jaxood.detectors.contract import State, Step
-from jaxood.detectors.grammar import method_of
+from jaxood.detectors.grammar import method_of, parse_method
 from jaxood.detectors.method import Method
 from jaxood.errors import UsageError, require
 from jaxood.files import whole_file
@@ -50,6 +50,7 @@ class SavedDetector:
       model: its `identity()`, as plain JSON values.
       classes: a name a class; empty where they are not known.
       bank: indices in the training set of the images that it was fitted on, if it was.
+      seed: of the draws that its extractors make, as of coalitions.
     """
 
     method: Method
@@ -59,6 +60,7 @@ class SavedDetector:
     model: dict[str, object]
     classes: tuple[str, ...] = ()
     bank: Int[np.ndarray, " b"] | None = None
+    seed: int = 0
 
     def require_model(self, found: Mapping[str, object]) -> None:
         """Raises UsageError when a model's `identity()` is not that of the one fitted with."""
@@ -81,7 +83,7 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
     method = detector.method
     text = method.spelled_out
     try:
-        same = method_of(text, {name_of(part): type(part) for part in _nested(method)}) == method
+        same = parse_method(text) == method
     except UsageError:
         same = False
     require(same, "detector", f"method {text}", "one whose parameters can be written as text")
@@ -98,6 +100,7 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
         "tpr": detector.tpr,
         "model": detector.model,
         "classes": detector.classes,
+        "seed": detector.seed,
         "version": version("jaxood"),
     }
     values["digest"] = _digest(arrays, values)
@@ -157,14 +160,8 @@ def load_detector(path: Path, parts: Iterable[type[Step | Extractor]] = ()) -> S
         dict(values["model"]),
         tuple(values["classes"]),
         bank,
+        values["seed"],
     )
-
-
-def _nested(method: Method) -> Iterable[object]:
-    """The parts of a method, and the parts that are parameters of them."""
-    for part in (*method.steps, *([method.view] if method.view else ())):
-        yield part
-        yield from (one for one in vars(part).values() if isinstance(one, Extractor))
 
 
 def _digest(arrays: Mapping[str, np.ndarray], values: Mapping[str, object]) -> str:
@@ -184,6 +181,9 @@ def _require_values(path: Path, values: Mapping[str, Any]) -> None:
     def texts(value: object) -> bool:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
+    def seed(value: object) -> bool:
+        return type(value) is int and 0 <= value < 2**32
+
     def model(value: object) -> bool:
         return isinstance(value, dict) and value.keys() == ARGUMENTS.keys()
 
@@ -193,6 +193,7 @@ def _require_values(path: Path, values: Mapping[str, Any]) -> None:
         ("tpr", lambda value: number(value) and 0 < value <= 1, "above 0 and at most 1"),
         ("model", model, f"values for {', '.join(ARGUMENTS)}"),
         ("classes", texts, "names"),
+        ("seed", seed, "a whole number, 0 to 2**32 - 1"),
     ):
         value = values.get(name)
         shown = repr(value)[:80]

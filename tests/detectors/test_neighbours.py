@@ -11,7 +11,8 @@ import pytest
 from jaxood.detectors import neighbours
 from jaxood.detectors.neighbours import Bank, HostRows, Knn, NNGuide, nearest, share
 from jaxood.errors import UsageError
-from jaxood.outputs import LinearHead, ModelOutputs
+from jaxood.heads import LinearHead
+from jaxood.outputs import ModelOutputs
 from jaxood.parallel import data_mesh, replicate, shard
 
 HEAD = LinearHead(jnp.zeros((4, 3)), jnp.zeros(3))
@@ -158,7 +159,8 @@ def test_search_holds_the_bank_and_one_block():
 
 
 def outputs_of(n, seed=0):
-    return ModelOutputs(None, jnp.asarray(draw(n, 4, seed)), jnp.asarray(3 * draw(n, 3, seed + 1)))
+    pooled, logits = jnp.asarray(draw(n, 4, seed)), jnp.asarray(3 * draw(n, 3, seed + 1))
+    return ModelOutputs(None, pooled, pooled, logits)
 
 
 def test_knn_is_the_product_with_the_kth_neighbour():
@@ -196,11 +198,11 @@ def test_nnguide_by_plain_loops():
 def test_where_the_bank_lies_does_not_matter(detector, memory, dtype):
     train, test = outputs_of(61), outputs_of(24, seed=5)
     expected = detector(k=3).score(detector(k=3).fit(train, None, HEAD), test, HEAD)
-    own = detector(3, dtype, memory)
-    state = own.fit(train, None, HEAD)
+    other = detector(3, dtype, memory)
+    state = other.fit(train, None, HEAD)
     assert state.rows.dtype == jnp.dtype(dtype)
     mesh = data_mesh()
-    scores = jax.jit(own.score)(state, shard(test, mesh), replicate(HEAD, mesh))
+    scores = jax.jit(other.score)(state, shard(test, mesh), replicate(HEAD, mesh))
     tolerance = {"rtol": 1e-5} if dtype == "float32" else {"rtol": 0.03, "atol": 0.02}
     np.testing.assert_allclose(scores, expected, **tolerance)
 
