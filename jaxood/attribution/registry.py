@@ -50,6 +50,9 @@ ATTRIBUTIONS: dict[str, type[Attribution]] = {
 }
 
 
+AnyAttribution = str | Attribution | type[Attribution]
+
+
 def attribution(method: object, argument: str = "method", /, **parameters: object) -> Attribution:
     """One attribution, with `parameters` set.
 
@@ -74,9 +77,7 @@ def attribution(method: object, argument: str = "method", /, **parameters: objec
     return build(name_of(method), type(method), parameters_of(method) | parameters)
 
 
-def attributions(
-    methods: Sequence[str | Attribution | type[Attribution]], **parameters: object
-) -> dict[str, Attribution]:
+def attributions(methods: Sequence[AnyAttribution], **parameters: object) -> dict[str, Attribution]:
     """Several, by label, with each parameter (None: as it is) set on those that have it.
 
     Raises:
