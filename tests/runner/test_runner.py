@@ -1,0 +1,299 @@
+"""One pass: the same features whatever the batch, the devices or an interruption."""
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from jaxood.attribution.registry import attribution
+from jaxood.context import Extractor
+from jaxood.data.images import Arrays
+from jaxood.detectors.rankfeat import RankFeat
+from jaxood.detectors.sfp import SpatialPurification
+from jaxood.errors import UsageError
+from jaxood.models.digits_cnn import digits_cnn, initialise
+from jaxood.models.registry import LoadedModel
+from jaxood.parallel import data_mesh
+from jaxood.preprocessing import Preprocessing
+from jaxood.runner import runner as module
+from jaxood.runner.features import Skipped
+from jaxood.runner.runner import Runner
+
+SFP = SpatialPurification(coalitions=16)
+EXTRACTORS = (SFP,)
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = digits_cnn(6)
+    initialise(network, jax.random.key(0))
+    preprocessing = Preprocessing(8, 8, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
+    return LoadedModel(network, preprocessing, "digits_cnn", "digits", "hash")
+
+
+def pictures(count=45, name="pictures"):
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return Arrays(images, np.arange(count) % 6, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Faulty(Arrays):
+    """Every seventh image cannot be decoded; the reader dies before image `dies_at`."""
+
+    dies_at: int = 10**9
+    asked_from: list[int] = field(default_factory=list)
+
+    def batches(self, preprocessing, batch_size, start=0):
+        self.asked_from.append(start)
+        for batch in super().batches(preprocessing, batch_size, start):
+            if batch.indices.max() >= self.dies_at:
+                raise KeyboardInterrupt
+            bad = (batch.indices % 7 == 0) & batch.valid
+            reasons = {int(index): f"broken {index}" for index in batch.indices[bad]}
+            yield batch._replace(valid=batch.valid & ~bad, reasons=reasons)
+
+
+def faulty(**options):
+    images = pictures()
+    return Faulty(images.images, images.labels, images.name, **options)
+
+
+def assert_same(left, right, tolerance=1e-5):
+    np.testing.assert_array_equal(left.indices, right.indices)
+    assert left.skipped == right.skipped
+    for one, other in zip(jax.tree.leaves(left[:3]), jax.tree.leaves(right[:3]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_features_are_the_models(model):
+    images = pictures()
+    features = Runner(model).extract(images, EXTRACTORS, batch_size=16)
+    values = images.images.astype(np.float64) / 255
+    normalised = (values - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
+    outputs = model.module(jnp.asarray(normalised, jnp.float32))
+    np.testing.assert_allclose(features.pooled, outputs.pooled, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features.logits, outputs.logits, rtol=1e-4, atol=1e-5)
+    assert features.extras[SFP.key].shape == features.pooled.shape
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 8, 9, 45, 64])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_neither_batch_nor_devices_matter(model, batch_size, devices):
+    one = Runner(model, data_mesh(jax.devices()[:1]))
+    reference = one.extract(faulty(), EXTRACTORS, batch_size=45)
+    assert len(reference) == 45 - 7
+    several = Runner(model, data_mesh(jax.devices()[:devices]))
+    assert_same(several.extract(faulty(), EXTRACTORS, batch_size=batch_size), reference)
+
+
+def test_undecodable_images_are_left_out_and_named(model):
+    features = Runner(model).extract(faulty(), batch_size=10)
+    bad = list(range(0, 45, 7))
+    np.testing.assert_array_equal(features.indices, np.setdiff1d(np.arange(45), bad))
+    expected = tuple(Skipped(i, f"pictures/{i}", f"broken {i}") for i in bad)
+    assert features.skipped == expected
+
+
+def test_the_last_batch_does_not_compile_again(model):
+    runner = Runner(model)
+    before = module._on_mesh.compiled()._cache_size()
+    runner.extract(pictures(45), batch_size=24)
+    assert module._on_mesh.compiled()._cache_size() == before + 1
+    runner.extract(pictures(31), batch_size=24)
+    assert module._on_mesh.compiled()._cache_size() == before + 1
+
+
+def test_an_interrupted_pass_goes_on(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 16)
+    runner = Runner(model)
+    with pytest.raises(KeyboardInterrupt):
+        runner.extract(faulty(dies_at=40), EXTRACTORS, batch_size=8, store=tmp_path)
+    images, seen = faulty(), []
+    resumed = runner.extract(
+        images,
+        EXTRACTORS,
+        batch_size=8,
+        store=tmp_path,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert images.asked_from == [32] and seen[0] == (32, 45) and seen[-1] == (45, 45)
+    assert_same(resumed, runner.extract(faulty(), EXTRACTORS, batch_size=8), tolerance=1e-6)
+
+    images = faulty()
+    again = runner.extract(images, EXTRACTORS, batch_size=8, store=tmp_path)
+    assert images.asked_from == []  # nothing is read when all is there
+    assert_same(again, resumed, tolerance=0)
+    assert again.skipped == resumed.skipped
+
+
+def test_progress_is_kept_by_time_as_well(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        Runner(model).extract(faulty(dies_at=40), batch_size=8, store=tmp_path)
+    images = faulty()
+    Runner(model).extract(images, batch_size=8, store=tmp_path)
+    assert images.asked_from == [32]
+
+
+def test_what_is_stored_serves_every_run_that_asks_for_no_more(model, tmp_path):
+    runner, both = Runner(model), (SFP, RankFeat())
+    whole = runner.extract(faulty(), both, batch_size=8, store=tmp_path)
+    for extractors in ((), (SFP,), (RankFeat(),), both[::-1]):
+        images = faulty()
+        found = runner.extract(images, extractors, batch_size=8, store=tmp_path)
+        assert images.asked_from == []
+        assert set(found.extras) == {extractor.key for extractor in extractors}
+        for key, rows in found.extras.items():
+            np.testing.assert_array_equal(rows, whole.extras[key])
+        np.testing.assert_array_equal(found.logits, whole.logits)
+
+
+def test_a_run_that_asks_for_more_computes_only_what_is_new(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 16)
+    runner = Runner(model)
+    with pytest.raises(KeyboardInterrupt):
+        runner.extract(faulty(dies_at=40), (SFP,), batch_size=8, store=tmp_path)
+    runner.extract(faulty(), (), batch_size=8, store=tmp_path)  # sfp is still at 32
+    stored = {path: path.read_bytes() for path in tmp_path.rglob("outputs-*/*.safetensors")}
+    images = faulty()
+    found = runner.extract(images, (SFP, RankFeat()), batch_size=8, store=tmp_path)
+    assert images.asked_from == [0]  # RankFeat has nothing yet
+    assert len(stored) == 3 and all(path.read_bytes() == content for path, content in stored.items())
+    assert_same(found, runner.extract(faulty(), (SFP, RankFeat()), batch_size=8), tolerance=1e-6)
+
+
+def damage_bytes(path):
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def lengthen(path):
+    metadata = safe_open(path, framework="numpy").metadata()
+    save_file(load_file(path), path, metadata | {"end": "40"})
+
+
+def forget(path):
+    save_file(load_file(path), path)
+
+
+@pytest.mark.parametrize("damage", [damage_bytes, cut, lengthen, forget])
+def test_a_damaged_chunk_is_computed_again(model, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(module, "CHUNK", 16)
+    runner = Runner(model)
+    whole = runner.extract(pictures(), batch_size=8, store=tmp_path)
+    second = sorted(tmp_path.rglob("*.safetensors"))[1]
+    damage(second)
+    assert_same(runner.extract(pictures(), batch_size=8, store=tmp_path), whole, tolerance=1e-6)
+
+
+def test_another_columns_chunk_is_not_taken(model, tmp_path):
+    runner = Runner(model)
+    extractors = (RankFeat(), SFP)
+    whole = runner.extract(pictures(), extractors, batch_size=8, store=tmp_path)
+    rank, sfp = (next(tmp_path.rglob(f"{name}-*/*.safetensors")) for name in ("rankfeat", "sfp*"))
+    sfp.write_bytes(rank.read_bytes())
+    found = runner.extract(pictures(), extractors, batch_size=8, store=tmp_path)
+    assert_same(found, whole, tolerance=1e-6)
+
+
+@dataclass(frozen=True)
+class Mean(Extractor):
+    name: ClassVar[str] = "mean"
+
+    def __call__(self, context):
+        return context.images.mean(axis=(1, 2))
+
+
+def test_stored_features_depend_on_all_that_made_them(model, tmp_path):
+    """Each of these must read the images again: its store is empty."""
+
+    def asked(changed, images=None, extractors=(Mean(),), **options):
+        images = images or faulty()
+        Runner(changed).extract(images, extractors, batch_size=8, store=tmp_path, **options)
+        return images.asked_from
+
+    assert asked(model) == [0] and asked(model) == []
+    assert asked(model, seed=1) == []  # Mean draws nothing
+    assert asked(replace(model, weights_hash="other")) == [0]
+    assert asked(replace(model, name="other")) == [0]
+    assert replace(model, dtype="bfloat16").identity() != model.identity()
+    assert asked(replace(model, preprocessing=Preprocessing(9, 8))) == [0]
+    assert asked(model, Faulty(faulty().images[:44], None, "pictures")) == [0]
+    Mean.version = 2
+    assert asked(model) == [0]
+    Mean.version = 1
+    assert asked(model, extractors=(SFP,)) == [0]
+    assert asked(model, extractors=(SFP,), seed=1) == [0]  # its coalitions are drawn
+    assert asked(model, extractors=(replace(SFP, coalitions=32),)) == [0]
+    assert asked(model, extractors=(replace(SFP, keep_fraction=0.5),)) == [0]
+    assert asked(model, extractors=(attribution("grad-cam"),)) == [0]
+    assert asked(model, extractors=(attribution("grad-cam"),), target=1) == [0]
+
+
+def test_the_seed_reaches_the_coalitions(model):
+    runner, values = Runner(model), attribution("banzhaf", coalitions=16)
+    zero, one = (runner.extract(pictures(), (values,), seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(zero.logits, one.logits)
+    maps = [found.extras[values.key] for found in (zero, one)]
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3 * np.abs(maps[0]).max()
+
+
+def test_one_forward_pass_for_any_number_of_extractors(model):
+    """Counted in the compiled program: the stem's convolutions, on one device and step."""
+    names = ("banzhaf", "shapley", "hirescam", "layercam", "grad-cam")
+    several = tuple(attribution(name) for name in names)
+
+    def stems(extractors):
+        runner = Runner(model, data_mesh(jax.devices()[:1]))
+        images = jax.ShapeDtypeStruct((4, 8, 8, 3), np.uint8)
+        target = jax.ShapeDtypeStruct((4,), np.int32)
+        step = runner.step(extractors)
+        traced = jax.make_jaxpr(lambda *rows: step(model.module, *rows, jax.random.key(0)))
+        # Three convolutions forward; the last layer's gradient goes through mean and head only.
+        return str(traced(images, target)).count("conv_general_dilated[")
+
+    assert stems(()) == stems(several[:1]) == stems(several) == 3
+
+
+def test_a_method_that_the_model_cannot_serve_is_refused_before_the_pass(model):
+    images = faulty()
+    token = Runner(replace(model, pooling="class token"))
+    with pytest.raises(UsageError, match="method sfp: got a model that classifies its class token"):
+        token.check(EXTRACTORS, 8, len(images))
+    other = Runner(replace(model, pooling="other"))
+    with pytest.raises(UsageError, match="method rankfeat: got a model whose pooled features are"):
+        other.check((RankFeat(),), 8, len(images))
+    assert images.asked_from == []
+
+
+def test_nothing_decodable_is_one_line(model):
+    images = Faulty(pictures().images[:1], None, "pictures")
+    with pytest.raises(UsageError, match="1 images in pictures, none of which.*broken 0"):
+        Runner(model).extract(images)
+
+
+def test_closing_a_stream_closes_the_reader(model):
+    closed = []
+
+    class Watched(Faulty):
+        def batches(self, *arguments):
+            try:
+                yield from super().batches(*arguments)
+            finally:
+                closed.append(True)
+
+    images = Watched(pictures().images, None, "pictures")
+    stream = Runner(model).stream(images, batch_size=8)
+    next(stream)
+    stream.close()
+    assert closed == [True]
