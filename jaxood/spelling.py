@@ -150,7 +150,7 @@ def imported(path: str, argument: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
         return found
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         wanted = "package.module:name that can be imported"
         raise UsageError(argument, f"{path} ({error})", wanted) from error
     finally:

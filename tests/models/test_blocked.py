@@ -7,9 +7,15 @@ import pytest
 from flax import nnx
 from torch_networks import noise
 
+import jaxood
 from jaxood.models import blocked
 from jaxood.models.digits_cnn import digits_cnn, initialise
-from jaxood.parallel import data_mesh, replicate, shard
+from jaxood.models.layers import Conv
+from jaxood.models.loading import own_model
+from jaxood.models.registry import ARCHITECTURES, LoadedModel
+from jaxood.parallel import replicate, shard
+from jaxood.runner import runner as runners
+from jaxood.runner.runner import Runner
 
 
 @pytest.fixture
@@ -19,12 +25,18 @@ def model():
     return network
 
 
-def compiled(model, images):
+def loaded(network):
+    preprocessing = ARCHITECTURES["digits_cnn"].tags["digits"].preprocessing
+    return LoadedModel(network, preprocessing, "digits_cnn", "digits", "0" * 64)
+
+
+def compiled(model, images, stages=()):
     graphdef, state = nnx.split(model)
-    mesh = images.sharding.mesh if isinstance(images, jax.Array) else None
-    state = replicate(state, mesh) if mesh else state
-    step = jax.jit(lambda state, images: blocked.forward(nnx.merge(graphdef, state), images))
-    return step.lower(state, images).compile(), state
+
+    def step(state, images):
+        return blocked.forward(nnx.merge(graphdef, state), images, stages)
+
+    return jax.jit(step).lower(state, images).compile(), state
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 16, 24])
@@ -33,41 +45,94 @@ def test_steps_give_what_one_pass_gives(model, monkeypatch, n):
     images = noise(n, 8)
     step, state = compiled(model, images)
     assert ("while" in step.as_text()) == (n not in (1, 8))
+    outputs, layers = step(state, images)
+    assert layers == {}
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        step(state, images),
+        outputs,
         model(images),
     )
 
 
-def test_on_a_mesh_each_device_works_on_its_own_images(model, monkeypatch):
-    monkeypatch.setattr(blocked, "PIXELS_A_CORE", 64 / blocked.os.cpu_count())
-    assert blocked.images_a_step(8, 8) == jax.local_device_count() == 8
-    images = noise(32, 8)
-    step, state = compiled(model, shard(jnp.asarray(images), data_mesh()))
-    text = step.as_text()
-    assert "while" in text
-    assert not any(word in text for word in ("all-gather", "all-to-all", "all-reduce", "permute"))
-    logits = step(state, shard(jnp.asarray(images), data_mesh())).logits
-    np.testing.assert_allclose(logits, model(images).logits, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("n", [4, 12])
+def test_layers_are_what_their_stages_give_whatever_their_order(model, monkeypatch, n):
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
+    images, names = noise(n, 8), ("conv2", "conv1", "conv2")
+    step, state = compiled(model, images, names)
+    outputs, layers = step(state, images)
+    assert set(layers) == {"conv1", "conv2"}
+    first = model.stages["conv1"](images)
+    assert first.shape != model.stages["conv2"](first).shape
+    for name, wanted in (("conv1", first), ("conv2", model.stages["conv2"](first))):
+        np.testing.assert_allclose(layers[name], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs.logits, model(images).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_every_stage_runs_once_where_layers_are_asked_for(model, monkeypatch):
+    calls = []
+    plain = Conv.__call__
+
+    def counted(self, x):
+        calls.append(self)
+        return plain(self, x)
+
+    monkeypatch.setattr(Conv, "__call__", counted)
+    outputs, layers = blocked.forward(model, noise(2, 8), model.stage_names)
+    assert len(layers) == len(calls) == 3
+    np.testing.assert_array_equal(outputs.feature_map, layers["conv3"])
+
+
+def test_on_a_mesh_each_device_works_on_its_images_alone(model, monkeypatch):
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
+    runner = Runner(loaded(model))
+    assert runner.mesh.size == jax.local_device_count() == 8
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    step = runner.step()
+    rows = shard((images, np.full(32, -1, np.int32)), runner.mesh)
+    shared = replicate((jax.random.key(0),), runner.mesh)
+    lowered = runners._on_mesh.compiled().lower(
+        step, runner._graphdef, runner.mesh, runner._state, rows, shared
+    )
+    text = lowered.compile().as_text()
+    assert "while" in text and "u8[4,8,8,3]" in text  # four images a device, in two steps
+    for word in ("all-gather", "all-to-all", "all-reduce", "reduce-scatter", "permute"):
+        assert word not in text, word
+    found = runner.run(step, rows, shared)
+    assert len(found.logits.devices()) == 8 and not found.logits.is_fully_replicated
+    wanted = model(runner.model.preprocessing.normalise(jnp.asarray(images)))
+    np.testing.assert_allclose(found.logits, wanted.logits, rtol=1e-5, atol=1e-6)
 
 
 def test_larger_images_and_fewer_cores_make_smaller_steps(monkeypatch):
     monkeypatch.setattr(blocked.os, "cpu_count", lambda: 2)
-    devices = jax.local_device_count()
     sides = {8: 2048, 32: 128, 224: 4, 384: 1, 1024: 1}
-    assert {side: blocked.images_a_step(side, side) // devices for side in sides} == sides
+    assert {side: blocked.images_a_step(side, side) for side in sides} == sides
 
 
-def test_a_model_of_ones_own_is_called_once_with_the_whole_batch(monkeypatch):
+class BatchMean(nnx.Module):
+    """Depends on the batch it is called with."""
+
+    preprocessing = jaxood.Preprocessing(8, 8)
+
+    def __init__(self):
+        self.kernel = nnx.Param(jnp.ones((3, 2)))
+
+    @property
+    def head(self):
+        return jaxood.LinearHead(self.kernel[...], jnp.zeros(2))
+
+    def __call__(self, images):
+        centred = images - images.mean()
+        return jaxood.model_outputs(self.head, centred.mean(axis=(1, 2)), centred)
+
+
+def test_a_users_model_is_called_once_with_what_a_device_has(monkeypatch):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
-
-    class Own(nnx.Module):
-        def __call__(self, images):
-            return images - images.mean()
-
     images = noise(4, 8)
-    np.testing.assert_array_equal(blocked.forward(Own(), images), images - images.mean())
+    outputs, layers = blocked.forward(BatchMean(), images)
+    assert layers == {}
+    np.testing.assert_array_equal(outputs.feature_map, images - images.mean())
+    assert own_model(BatchMean(), "batch mean").pooling == "mean"
 
 
 def test_gradients_pass_through_the_steps(model, monkeypatch):
@@ -75,6 +140,6 @@ def test_gradients_pass_through_the_steps(model, monkeypatch):
     images = noise(8, 8)
     found, wanted = (
         jax.grad(lambda x: jnp.sum(f(x).logits ** 2))(images)  # noqa: B023
-        for f in (lambda x: blocked.forward(model, x), model)
+        for f in (lambda x: blocked.forward(model, x)[0], model)
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Loading weights files and models of the user's own."""
+"""Weights files, names of classes, and whatever else a user may call a model."""
 
 import dataclasses
 
@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jaxood
+from jaxood.cli import main
+from jaxood.data.class_names import imagenet_names
 from jaxood.errors import UsageError
 from jaxood.models.digits_cnn import digits_cnn, initialise
-from jaxood.models.loading import abstract_model, load_model, parameters, save_weights
+from jaxood.models.loading import (
+    abstract_model,
+    checked_names,
+    load_weights,
+    parameters,
+    save_weights,
+)
 from jaxood.models.registry import ARCHITECTURES, Architecture
 from jaxood.models.weights_file import WeightsInfo, open_weights, write_weights
 from jaxood.preprocessing import Preprocessing
@@ -30,11 +39,11 @@ def digits(tmp_path):
 
 def test_saved_and_loaded_the_same(digits):
     model, path = digits
-    loaded = load_model("digits_cnn", path)
+    loaded = load_weights(path, "digits_cnn")
     assert (loaded.name, loaded.tag, loaded.dtype) == ("digits_cnn", "digits", "float32")
     assert loaded.preprocessing == ARCHITECTURES["digits_cnn"].tags["digits"].preprocessing
     np.testing.assert_array_equal(loaded.module(IMAGES).logits, model(IMAGES).logits)
-    assert load_model(None, path).weights_hash == loaded.weights_hash
+    assert load_weights(path).weights_hash == loaded.weights_hash
     assert len(loaded.weights_hash) == 64
 
 
@@ -49,7 +58,7 @@ def test_the_file_is_plain_safetensors(digits):
 
 def test_bfloat16_is_the_backbones_only(digits):
     model, path = digits
-    loaded = load_model(None, path, dtype="bfloat16")
+    loaded = load_weights(path, dtype="bfloat16")
     assert loaded.dtype == "bfloat16"
     assert loaded.module.stages["conv1"].kernel.dtype == jnp.bfloat16
     assert loaded.module.classifier.kernel.dtype == jnp.float32
@@ -68,8 +77,8 @@ def test_shapes_cost_nothing():
 def test_truncated_files(digits, keep):
     _, path = digits
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UsageError, match="--weights: got .*wanted a whole safetensors") as caught:
-        load_model(None, path)
+    with pytest.raises(UsageError, match="weights: got .*wanted a whole safetensors") as caught:
+        load_weights(path)
     assert "\n" not in str(caught.value)
 
 
@@ -77,22 +86,20 @@ def test_other_files(digits, tmp_path):
     from safetensors.numpy import save_file
 
     _, path = digits
-    with pytest.raises(UsageError, match="wanted an existing weights file"):
-        load_model(None, tmp_path / "none.safetensors")
+    with pytest.raises(UsageError, match="wanted an existing weights file.*jaxood convert"):
+        load_weights(tmp_path / "none.safetensors")
     with pytest.raises(UsageError, match=r"\(digits_cnn\), wanted weights for resnet50"):
-        load_model("resnet50", path)
+        load_weights(path, "resnet50")
     save_file({"a": np.zeros(2, np.float32)}, tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match="this package's metadata.*jaxood convert"):
-        load_model(None, tmp_path / "a.safetensors")
+        load_weights(tmp_path / "a.safetensors")
     (tmp_path / "a.pth").write_bytes(b"PK\x03\x04" + bytes(100))
-    with pytest.raises(UsageError, match="jaxood convert --checkpoint"):
-        load_model(None, tmp_path / "a.pth")
-    with pytest.raises(UsageError, match="--weights: got none"):
-        load_model("resnet50")
-    with pytest.raises(UsageError, match="Did you mean resnet50"):
-        load_model("resnet5", path)
-    with pytest.raises(UsageError, match="--tag.*digits"):
-        load_model(None, path, tag="digit")
+    with pytest.raises(UsageError, match="Make one from a PyTorch checkpoint with jaxood convert"):
+        load_weights(tmp_path / "a.pth")
+    with pytest.raises(UsageError, match="tag: got 'digit', wanted one of digits"):
+        load_weights(path, tag="digit")
+    with pytest.raises(UsageError, match="dtype: got 'float16', wanted one of bfloat16, float32"):
+        load_weights(path, dtype="float16")
 
 
 def test_parameters_that_do_not_fit_are_named(digits, tmp_path):
@@ -104,7 +111,7 @@ def test_parameters_that_do_not_fit_are_named(digits, tmp_path):
     shapes = {name: array.shape for name, array in arrays.items()}
     write_weights(tmp_path / "w", shapes, arrays.__getitem__, info)
     with pytest.raises(UsageError) as caught:
-        load_model(None, tmp_path / "w")
+        load_weights(tmp_path / "w")
     for part in (
         "lacks stages/conv1/bias",
         "has stages/conv9/bias besides",
@@ -119,59 +126,184 @@ def test_a_tag_brings_its_preprocessing(digits, monkeypatch):
     other = dataclasses.replace(entry.tags["digits"], preprocessing=Preprocessing(9, 8))
     tags = entry.tags | {"other": other}
     monkeypatch.setitem(ARCHITECTURES, "digits_cnn", Architecture(entry.build, tags))
-    loaded = load_model(None, path, tag="other")
+    loaded = load_weights(path, tag="other")
     assert (loaded.tag, loaded.preprocessing.resize) == ("other", 9)
 
 
 def test_metadata_goes_there_and_back():
-    info = WeightsInfo("a", "t", Preprocessing(235, 224, "bicubic"), 7, "timm", "ab", "v")
+    prepared = Preprocessing(235, 224, "bicubic")
+    info = WeightsInfo("a", "t", prepared, 2, ("caf\u00e9", "b, c"), "timm", "ab", "v")
     assert WeightsInfo.from_strings(info.as_strings()) == info
 
 
-OWN = """
+NAMES = ("zero", "one", "two", "three", "four", "five")
+
+
+@pytest.fixture
+def named(digits, tmp_path):
+    """The same network, its file with names of the classes."""
+    model, path = digits
+    _, info = open_weights(path)
+    arrays = {name: np.asarray(array) for name, array in parameters(model).items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    file = tmp_path / "named.safetensors"
+    write_weights(file, shapes, arrays.__getitem__, dataclasses.replace(info, class_names=NAMES))
+    return file
+
+
+def test_names_of_classes(digits, named, tmp_path):
+    _, path = digits
+    assert jaxood.load_model(path).class_names == tuple(f"class {i}" for i in range(6))
+    assert jaxood.load_model(named).class_names == NAMES
+    other = [name.upper() for name in NAMES]
+    assert jaxood.load_model(named, classes=other).class_names == tuple(other)
+    file = tmp_path / "names.txt"
+    file.write_text("\ufeff" + "\r\n".join(other) + "\n", "utf-8")
+    assert jaxood.load_model(named, classes=file).class_names == tuple(other)
+    assert checked_names((), 1000) == imagenet_names()
+
+
+def test_names_that_are_not_one_a_class(named, tmp_path):
+    file = tmp_path / "names.txt"
+    for content, message in (
+        ("a\nb\n", "classes: got 2 names, wanted 6, one a class of the model"),
+        ("a\n\nb\n", "classes: got .*names.txt with empty lines, wanted a name a line"),
+        ("", "classes: got .*names.txt with empty lines"),
+        (b"\xff\xfe\x00", "classes: got .*names.txt .*, wanted a text file, a name a line"),
+    ):
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(UsageError, match=message):
+            jaxood.load_model(named, classes=file)
+    with pytest.raises(UsageError, match="classes: got .*none.txt .*, wanted a text file"):
+        jaxood.load_model(named, classes=tmp_path / "none.txt")
+
+
+def test_the_architecture_and_the_tag_by_name(digits, tmp_path):
+    _, path = digits
+    assert jaxood.load_model(path, arch="digits_cnn.digits").tag == "digits"
+    assert jaxood.load_model(str(path)).name == "digits_cnn"
+    loaded = jaxood.load_model(path)
+    assert jaxood.load_model(loaded) is loaded
+    for name, message in (
+        ("resnet50", r"weights: got none, wanted a weights file for resnet50\. Make one .* with"),
+        ("resnet50.a1_in1k", "weights: got none, wanted a weights file for resnet50"),
+        ("resnet5", "model: got 'resnet5', .*Did you mean resnet50"),
+        ("resnet50.a1", "model: got 'a1', wanted one of IMAGENET1K_V1, .*a1_in1k"),
+        ("", "model: got '', wanted a weights file or the name of a model"),
+        ("a\0b", r"model: got 'a\\x00b', wanted a weights file"),
+    ):
+        with pytest.raises(UsageError, match=message) as caught:
+            jaxood.load_model(name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="model: got 'resnet5', .*Did you mean resnet50"):
+        jaxood.load_model(path, arch="resnet5")
+
+
+def test_a_file_that_is_not_there_is_no_architecture(tmp_path):
+    with pytest.raises(UsageError, match="weights: got .*, wanted an existing weights file"):
+        jaxood.load_model(tmp_path / "none.safetensors")
+
+
+def test_the_embedded_network_is_trained_once(cache):
+    loaded = jaxood.load_model(cache=cache)
+    assert (loaded.name, loaded.classes) == ("digits_cnn", 6)
+    assert jaxood.load_model("digits_cnn", cache=cache).identity() == loaded.identity()
+
+
+USERS = """
 import jax.numpy as jnp
 from flax import nnx
-from jaxood.outputs import LinearHead, ModelOutputs
-from jaxood.preprocessing import Preprocessing
+import jaxood
 
 
-class Own(nnx.Module):
-    preprocessing = Preprocessing(40, 32)
+class Means(nnx.Module):
+    preprocessing = jaxood.Preprocessing(40, 32)
+    class_names = ("even", "odd")
 
     def __init__(self):
         self.kernel = nnx.Param(jnp.arange(6.0).reshape(3, 2))
 
     @property
     def head(self):
-        return LinearHead(self.kernel[...], jnp.zeros(2))
+        return jaxood.LinearHead(self.kernel[...], jnp.zeros(2))
 
     def __call__(self, images):
-        pooled = images.mean(axis=(1, 2))
-        return ModelOutputs(images, pooled, self.head(pooled))
+        feature_map = images
+        pooled = feature_map.mean(axis=(1, 2))
+        return jaxood.model_outputs(self.head, pooled, feature_map)
 
 
 def build():
-    return Own()
+    return Means()
 
 
 def wrong():
     return lambda images: images
+
+
+def needs(an_argument):
+    return Means()
+
+
+number = 3
 """
 
 
-def test_a_model_of_the_users_own(tmp_path, monkeypatch):
-    (tmp_path / "own_model_for_test.py").write_text(OWN)
+@pytest.fixture
+def users(tmp_path, monkeypatch):
+    """A module of a user's own in the working folder."""
+    (tmp_path / "users_model_for_test.py").write_text(USERS)
     monkeypatch.chdir(tmp_path)
-    loaded = load_model("own_model_for_test:build")
+    return "users_model_for_test"
+
+
+def test_a_model_of_the_users_own(users):
+    loaded = jaxood.load_model(f"{users}:build")
     assert isinstance(loaded.module, nnx.Module)
-    assert (loaded.preprocessing.crop, loaded.tag) == (32, "own")
+    assert (loaded.preprocessing.crop, loaded.pooling) == (32, "mean")
+    assert (loaded.name, loaded.classes, loaded.class_names) == (
+        f"{users}:build",
+        2,
+        ("even", "odd"),
+    )
     np.testing.assert_allclose(loaded.module(np.ones((1, 2, 2, 3), np.float32)).logits, [[6, 9]])
-    assert len(loaded.weights_hash) == 64
-    with pytest.raises(UsageError, match="which gave function, wanted a function that returns"):
-        load_model("own_model_for_test:wrong")
-    with pytest.raises(UsageError, match="has no attribute 'buidl'"):
-        load_model("own_model_for_test:buidl")
-    with pytest.raises(UsageError, match="No module named 'nowhere'"):
-        load_model("nowhere:build")
-    with pytest.raises(UsageError, match="loads its own weights"):
-        load_model("own_model_for_test:build", tmp_path / "w")
+    module = loaded.module
+    for source in (module, type(module), lambda: module, f"{users}:Means"):
+        assert jaxood.load_model(source).identity()["weights_sha256"] == loaded.weights_hash
+    with pytest.raises(UsageError, match="tag: got V1, wanted none"):
+        jaxood.load_model(module, tag="V1")
+    with pytest.raises(UsageError, match="dtype: got bfloat16, wanted float32"):
+        jaxood.load_model(module, dtype="bfloat16")
+
+
+IMPORT_PATHS = {
+    "users_model_for_test:wrong": "which gave function, wanted a flax.nnx.Module, or a function",
+    "users_model_for_test:needs": "needs .*missing 1 required positional argument.*, wanted a flax",
+    "users_model_for_test:number": "users_model_for_test:number, wanted a flax.nnx.Module",
+    "users_model_for_test:buidl": "has no attribute 'buidl'.*wanted package.module:name",
+    "nowhere:build": "No module named 'nowhere'",
+    "os:system": "os:system .*, wanted a flax.nnx.Module, or a function",
+    "os:getcwd": "os:getcwd, which gave str, wanted a flax.nnx.Module",
+    "os:path": "os:path, wanted a flax.nnx.Module",
+    "os:": "wanted package.module:name that can be imported",
+    ":build": "wanted package.module:name that can be imported",
+    "..models:build": "wanted package.module:name that can be imported",
+    "os:path:join": "wanted package.module:name that can be imported",
+}
+
+
+@pytest.mark.parametrize("path", IMPORT_PATHS)
+def test_import_paths_to_something_else(users, capsys, path):
+    with pytest.raises(UsageError, match=f"^model: got .*{IMPORT_PATHS[path]}") as caught:
+        jaxood.load_model(path)
+    assert "\n" not in str(caught.value)
+    assert main("road", ["x.png", "--model", path]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("jaxood road: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_weights_beside_an_import_path(users, capsys, tmp_path):
+    command = ["x.png", "--model", f"{users}:build", "--weights", str(tmp_path / "w")]
+    assert main("road", command) == 2
+    assert "A model of your own loads its weights itself" in capsys.readouterr().err
