@@ -1,9 +1,26 @@
-"""Published weights as the publishers' own tables describe them."""
+"""Published weights as the publishers' tables describe them; sizes as the networks have them."""
 
+import functools
+import math
+
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 from references import import_timm, import_torchvision
 
-from jaxood.models.registry import ARCHITECTURES, Architecture
+from jaxood.cli import main
+from jaxood.errors import UsageError
+from jaxood.models.loading import abstract_model, parameters
+from jaxood.models.registry import (
+    ARCHITECTURES,
+    SIZES,
+    Architecture,
+    ModelRow,
+    find_architecture,
+    model_rows,
+)
+from jaxood.outputs import ModelOutputs
 
 
 def tags(prefix: str) -> list:
@@ -60,3 +77,85 @@ def test_tags_of_timm(name, tag, published):
     assert ours.preprocessing.interpolation == theirs.interpolation
     assert ours.preprocessing.mean == theirs.mean
     assert ours.preprocessing.std == theirs.std
+
+
+@functools.cache
+def shapes_of(name: str, classes: int, crop: int) -> tuple[int, ModelOutputs]:
+    """The parameters' number, and what one image of that size gives, traced."""
+    network = abstract_model(name, classes)
+    images = jax.ShapeDtypeStruct((1, crop, crop, 3), np.float32)
+    outputs = nnx.eval_shape(lambda model, x: model(x), network, images)
+    return sum(math.prod(array.shape) for array in parameters(network).values()), outputs
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_row_is_what_its_network_has(name):
+    tags = ARCHITECTURES[name].tags
+    rows = model_rows(name)
+    assert [row.tag for row in rows] == list(tags)
+    for row in rows:
+        tag = tags[row.tag]
+        assert row.input == tag.preprocessing.crop
+        count, outputs = shapes_of(name, tag.num_classes, row.input)
+        assert row.parameters == count
+        assert (1, *row.feature_map) == outputs.feature_map.shape
+        assert outputs.pooled.shape == (1, row.feature_map[2])
+        assert outputs.logits.shape == (1, tag.num_classes)
+
+
+def test_no_network_is_listed_without_its_size():
+    assert SIZES.keys() == ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "resnet50", "resnet101", "mobilenet_v2", "vit_b_16", "regnet_y_400mf"],
+)
+def test_parameters_are_as_many_as_torchvisions_but_for_folded_norms(name):
+    torch = pytest.importorskip("torch")
+    models = import_torchvision("torchvision.models")
+    with torch.device("cpu" if "regnet" in name else "meta"):  # RegNet reads its widths off tensors
+        network = models.get_model(name)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    folded = sum(norm.num_features for norm in norms)  # scale and shift there, one bias here
+    assert {row.parameters for row in model_rows(name)} == {count - folded}
+
+
+def test_rows_by_name():
+    everything = model_rows()
+    assert len(everything) == sum(len(entry.tags) for entry in ARCHITECTURES.values())
+    (row,) = model_rows("resnet50.a1_in1k")
+    assert row == ModelRow(
+        "resnet50",
+        "a1_in1k",
+        25_557_032 - 26_560,  # torchvision's, and its norms' channels
+        224,
+        (7, 7, 2048),
+        80.4,
+        ("resnet50_a1_0-14fe96d1.pth",),
+    )
+    for name in ("resnet5", "resnet50.a2_in1k", ".a1_in1k", "resnet50."):
+        with pytest.raises(UsageError, match="name: got .*, wanted one of") as caught:
+            model_rows(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_architecture_with_or_without_its_tag():
+    assert find_architecture("resnet50", "arch") == ("resnet50", None)
+    assert find_architecture("resnet50.a1_in1k", "arch") == ("resnet50", "a1_in1k")
+    with pytest.raises(UsageError, match="arch: got 'resnet5', .*Did you mean resnet50"):
+        find_architecture("resnet5.a1_in1k", "arch")
+    with pytest.raises(UsageError, match="arch: got 'cifar10', wanted one of IMAGENET1K_V1"):
+        find_architecture("resnet50.cifar10", "arch")
+
+
+def test_the_list_of_models(capsys):
+    assert main("models", []) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(model_rows())
+    assert main("models", ["mobilenet_v2.IMAGENET1K_V1"]) == 0
+    (_, line) = capsys.readouterr().out.splitlines()
+    wanted = ["mobilenet_v2", "3.49", "M", "224x224", "7x7x1280", "IMAGENET1K_V1", "71.9"]
+    assert line.split() == [*wanted, "mobilenet_v2-b0353104.pth"]
+    assert main("models", ["mobilenet"]) == 2
+    assert "name: got 'mobilenet', wanted one of" in capsys.readouterr().err
