@@ -153,7 +153,9 @@ def test_importing_is_light_and_names_are_complete():
     assert (Path(jaxood.__file__).parent / "py.typed").exists()
 
 
-@pytest.mark.parametrize("command", [["-m", "jaxood"], ["-c", "from jaxood.cli import entry; entry()"]])
+@pytest.mark.parametrize(
+    "command", [["-m", "jaxood"], ["-c", "from jaxood.cli import entry; entry()"]]
+)
 def test_version(command):
     done = subprocess.run(
         [sys.executable, *command, "--version"], check=True, capture_output=True, text=True

@@ -83,13 +83,14 @@ def model_from(args: argparse.Namespace, suite: str = "digits"):
     """
     from jaxood.flows.sources import load_model, model_of_suite
 
-    if not (args.model or args.weights):
-        return model_of_suite(suite, args.cache)
-    if args.weights is not None and args.model and ":" in args.model:
+    source = args.model if args.weights is None else Path(args.weights)
+    if source is None:
+        source = model_of_suite(suite, args.cache)
+    if args.weights is not None and ":" in (args.model or ""):
         remedy = "A model of your own loads its weights itself"
         raise UsageError("weights", args.weights, f"nothing beside {args.model}", remedy)
     return load_model(
-        args.model if args.weights is None else Path(args.weights),
+        source,
         arch=None if args.weights is None else args.model,
         tag=args.tag,
         dtype=args.dtype,

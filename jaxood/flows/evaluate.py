@@ -186,7 +186,7 @@ def evaluate(
     """
     chosen = check_request(methods, settings, sweeps, fpr_convention, seed)
     suite = suite_of(suite)
-    model = model_of_suite(suite.name) if model is None else load_model(model)
+    model = load_model(model_of_suite(suite.name) if model is None else model)
     bank = train = None
     if any(method.needs_train for method in chosen):
         bank = bank_indices(suite.train, chosen, bank_fraction, seed, balanced_bank)

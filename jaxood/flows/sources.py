@@ -67,8 +67,8 @@ def load_model(
     return _own(source, "", names, tag, dtype)
 
 
-def model_of_suite(name: str, cache: Path | str | None = None) -> LoadedModel:
-    """The model that belongs to a suite of ours.
+def model_of_suite(name: str, cache: Path | str | None = None) -> str | Path:
+    """The `source` of the model that belongs to a suite of ours.
 
     Raises:
       UsageError: for a suite that has none, or a package that carries its weights is missing.
@@ -76,10 +76,10 @@ def model_of_suite(name: str, cache: Path | str | None = None) -> LoadedModel:
     if name == "photos":
         from jaxood.demo.photos import photos_weights
 
-        return load_weights(photos_weights(cache_dir(cache)))
+        return photos_weights(cache_dir(cache))
     if name != "digits":
         raise UsageError("weights", "nothing", "the weights of a model for these images")
-    return load_model(EMBEDDED, cache=cache)
+    return EMBEDDED
 
 
 def _is_file(text: str) -> bool:

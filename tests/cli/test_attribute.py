@@ -8,11 +8,10 @@ import pytest
 from PIL import Image
 
 from jaxood.attribution.heatmap import heatmap
-from jaxood.attribution.pictures import palette
 from jaxood.cli import main
-from jaxood.cli.attribute import find_class
-from jaxood.data.class_names import imagenet_names, imagenet_wnids
+from jaxood.data.class_names import find_class, imagenet_names, imagenet_wnids
 from jaxood.errors import UsageError
+from jaxood.report.pictures import palette
 
 MODEL = '''
 import jax
@@ -20,7 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxood.models.backbone import Backbone, LinearClassifier
 from jaxood.models.layers import Conv, relu
-from jaxood.outputs import LinearHead, ModelOutputs
+from jaxood.heads import LinearHead
+from jaxood.outputs import model_outputs
 from jaxood.preprocessing import Preprocessing
 
 
@@ -33,8 +33,7 @@ class Colours(nnx.Module):
     def __call__(self, images):
         n, h, w, c = images.shape
         features = images.reshape(n, 4, h // 4, 4, w // 4, c).mean((2, 4))
-        pooled = features.mean((1, 2))
-        return ModelOutputs(features, pooled, self.head(pooled))
+        return model_outputs(self.head, features.mean((1, 2)), features)
 
 
 def build():
@@ -80,7 +79,7 @@ def attribute(*arguments):
 
 def test_maps_pictures_and_predictions(folder, capsys):
     methods = ("banzhaf", "grad-cam", "score-cam")
-    assert attribute("--methods", *methods, "--output", "out", "--top", "2") == 0
+    assert attribute("--method", *methods, "--output", "out", "--top", "2") == 0
     printed = capsys.readouterr().out
     assert "1 of 3 images left out" in printed and "text.jpg" in printed
     assert "a red one.png: class 0" in printed
@@ -117,7 +116,7 @@ def test_maps_pictures_and_predictions(folder, capsys):
 
 def test_target_alpha_colours_and_grid(folder):
     options = ("--target", "2", "--alpha", "1", "--colours", "gray", "--scale", "unit")
-    assert attribute("--methods", "hirescam", *options, "--grid", "1", "--output", "out") == 0
+    assert attribute("--method", "hirescam", *options, "--grid", "1", "--output", "out") == 0
     arrays = np.load("out/maps.npz")
     np.testing.assert_array_equal(arrays["target"], [2, 2])
     assert np.unravel_index(arrays["hirescam"][0].argmax(), (4, 4)) == (3, 2)
@@ -126,32 +125,38 @@ def test_target_alpha_colours_and_grid(folder):
     heat = np.asarray(heatmap(arrays["hirescam"][:1], (32, 32), "unit"))[0]
     np.testing.assert_allclose(drawn[..., 0], 255 * heat, atol=1)
     one = pixels_of("out/grid.png")
-    attribute("--methods", "hirescam", "--output", "two")
+    attribute("--method", "hirescam", "--output", "two")
     assert len(pixels_of("two/grid.png")) > len(one) + 200
 
 
 def test_batches_do_not_change_the_maps(folder):
     """Eight devices and one batch against a batch an image, of which the last are padding."""
     methods = ("smoothgrad-cam++", "score-cam", "randomcam")
-    attribute("--methods", *methods, "--output", "one")
+    attribute("--method", *methods, "--output", "one")
     (folder / "photos" / "0.png").write_bytes((folder / "photos" / "bläu.png").read_bytes())
-    attribute("--methods", *methods, "--output", "two", "--seed", "0", "--batch-size", "16")
+    attribute("--method", *methods, "--output", "two", "--seed", "0", "--batch-size", "16")
     one, two = np.load("one/maps.npz"), np.load("two/maps.npz")
     for method in methods:
         np.testing.assert_allclose(two[method][1:], one[method], atol=1e-6)
         np.testing.assert_array_equal(two[method][0], two[method][2])
-    attribute("--methods", "randomcam", "--output", "three", "--seed", "1")
+    attribute("--method", "randomcam", "--output", "three", "--seed", "1")
     assert np.abs(np.load("three/maps.npz")["randomcam"] - two["randomcam"]).max() > 1e-3
+
+
+def _named(method, files):
+    """Maps are called by the method and its parameters: "banzhaf[coalitions=8]"."""
+    (name,) = (name for name in files if name.partition("[")[0] == method)
+    return name
 
 
 def test_parameters_take_effect(folder):
     def run(name, methods, *options):
         layer = ("--layer", "stem") if "smoothgrad-cam++" in methods else ()
         model = ("--model", "colour_model:build_staged")
-        options = (*model, "--methods", *methods, *layer, *options)
+        options = (*model, "--method", *methods, *layer, *options)
         assert attribute(*options, "--output", name) == 0
         arrays = np.load(f"{name}/maps.npz")
-        return {method: arrays[method] for method in methods}
+        return {method: arrays[_named(method, arrays.files)] for method in methods}
 
     both = ("banzhaf", "smoothgrad-cam++")
     plain = run("plain", both)
@@ -168,16 +173,16 @@ def test_parameters_take_effect(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "banzhav"], "methods: got 'banzhav'.*Did you mean banzhaf"),
+        (["--method", "banzhav"], "--method: got 'banzhav'.*Did you mean banzhaf"),
         (
-            ["--methods", "sobel", "--layer", "x"],
-            "layer: got 'x', wanted a method that has it, which sobel has not",
+            ["--method", "sobel", "--layer", "x"],
+            "--layer: got 'x', wanted a method that has it, which sobel has not",
         ),
-        (["--methods", "grad-cam", "--layer", "x"], "layer: got 'x', wanted none"),
-        (["--coalitions", "1"], "coalitions: got 1, wanted at least 2"),
+        (["--method", "grad-cam", "--layer", "x"], "--layer: got 'x', wanted none"),
+        (["--coalitions", "1"], "banzhaf.coalitions: got 1, wanted at least 2"),
         (["--target", "3"], "--target: got '3', wanted an index below 3"),
         (["--target", "clas 1"], "Did you mean class 1"),
-        (["--colours", "rainbouw"], "colours: got 'rainbouw'"),
+        (["--colours", "rainbouw"], "--colours: got 'rainbouw'"),
         (["--alpha", "2"], "--alpha: 2 is not in"),
     ],
 )
@@ -193,7 +198,7 @@ def test_no_decodable_image_is_one_line(folder, capsys):
         path.unlink()
     assert attribute("--output", "out") == 2
     assert "none of which can be decoded" in capsys.readouterr().err.splitlines()[-1]
-    assert not (folder / "out").exists()
+    assert not (folder / "out" / "maps.npz").exists()
 
 
 def test_classes_by_index_name_and_wordnet_id():
@@ -203,5 +208,5 @@ def test_classes_by_index_name_and_wordnet_id():
     assert find_class("n02123045", names) == 281
     with pytest.raises(UsageError, match="index below 1000"):
         find_class("1000", names)
-    with pytest.raises(UsageError, match="--target"):
+    with pytest.raises(UsageError, match="^target"):
         find_class("n02123045", ("class 0", "class 1"))

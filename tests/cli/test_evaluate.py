@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -48,10 +49,9 @@ def test_files_agree_with_each_other(digits_run):
     assert {method for method, _ in rows} == {*METHODS, *plain}
     for (method, ood), row in rows.items():
         if ood == "mean":
-            own = [
-                float(rows[method, name]["auroc"]) for name in ("digits 6-9", "patches", "noise")
-            ]
-            assert float(row["auroc"]) == pytest.approx(np.mean(own), abs=1e-12)
+            sets = ("digits 6-9", "patches", "noise")
+            aurocs = [float(rows[method, name]["auroc"]) for name in sets]
+            assert float(row["auroc"]) == pytest.approx(np.mean(aurocs), abs=1e-12)
             continue
         known, foreign = scores[f"scores/{method}/digits 0-5"], scores[f"scores/{method}/{ood}"]
         assert (int(row["n_id"]), int(row["n_ood"])) == (len(known), len(foreign))
@@ -62,7 +62,7 @@ def test_files_agree_with_each_other(digits_run):
     labels, predicted = scores["labels/digits 0-5"], scores["predicted/digits 0-5"]
     manifest = json.loads((digits_run / "manifest.json").read_text())
     assert manifest["accuracy"] == pytest.approx(np.mean(labels == predicted))
-    assert len(manifest["bank"]) == manifest["data"]["digits 0-5, train"]["images"]
+    assert len(manifest["bank"]) == manifest["data"]["train"]["images"]
     as_json = json.loads((digits_run / "metrics.json").read_text())
     assert [row["method"] for row in as_json] == [method for method, _ in rows]
 
@@ -75,12 +75,136 @@ def test_same_command_same_bytes(cache, digits_run, tmp_path):
     assert first == second
 
 
-def test_a_second_method_needs_no_second_pass(cache, digits_run, capsys):
-    stored = {path: path.stat().st_mtime_ns for path in digits_run.rglob("*.safetensors")}
-    assert evaluate(cache, digits_run, "--method", *METHODS, "--sweep", "knn.k=5,50") == 0
-    assert {path: path.stat().st_mtime_ns for path in digits_run.rglob("*.safetensors")} == stored
-    table = capsys.readouterr().out
-    assert "knn[k=5]" in table and "knn[k=50]" in table and "vs energy" in table
+@pytest.mark.parametrize("methods", [METHODS, ("knn", "msp"), ("energy",)])
+def test_other_methods_need_no_second_pass(cache, digits_run, capsys, methods, tmp_path):
+    """More of them, or fewer, on the same extracted features."""
+    shutil.copytree(digits_run / "features", tmp_path / "features", copy_function=shutil.copy2)
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    sweep = ("--sweep", "knn.k=5,50") if "knn" in methods else ()
+    assert evaluate(cache, tmp_path, "--method", *methods, *sweep) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == stored
+    if sweep:
+        table = capsys.readouterr().out
+        assert "knn[k=5]" in table and "knn[k=50]" in table
+
+
+def test_the_plain_counterpart_has_the_same_parameters(cache, tmp_path, capsys):
+    """A row "vs knn" compares with the k that was asked for, however it was asked."""
+    asked = ("--method", "react+knn", "sfp+energy[temperature=1e+1]", "--set", "knn.k=50")
+    assert evaluate(cache, tmp_path, *asked) == 0
+    printed = capsys.readouterr().out
+    assert "vs knn[k=50]" in printed and "vs energy[temperature=10.0]" in printed
+    methods = {method for method, _ in rows_of(tmp_path)}
+    plain = {"knn[k=50]", "energy[temperature=10.0]"}
+    assert methods == plain | {"react+knn[k=50]", "sfp+energy[temperature=10.0]"}
+    alone = tmp_path / "alone"
+    assert evaluate(cache, alone, "--method", "knn[k=50]") == 0
+    first, second = (np.load(folder / "scores.npz") for folder in (tmp_path, alone))
+    key = "scores/knn[k=50]/noise"
+    np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_one_method_that_fails_leaves_the_others(cache, tmp_path, capsys, monkeypatch):
+    (tmp_path / "own.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = ("--method", "msp", "own:Broken", "own:NotFinite")
+    assert evaluate(cache, tmp_path / "out", *asked) == 1
+    printed = capsys.readouterr().out
+    assert "own:Broken: no result: broken: got this, wanted that" in printed
+    assert "own:NotFinite: no result: method own:NotFinite: got 325 of 325 scores" in printed
+    assert {method for method, _ in rows_of(tmp_path / "out")} == {"msp"}
+    failures = json.loads((tmp_path / "out" / "manifest.json").read_text())["failures"]
+    assert set(failures) == {"own:Broken", "own:NotFinite"}
+    assert evaluate(cache, tmp_path / "other", "--method", "own:NotFinite") == 2
+
+
+FAILING = """
+from dataclasses import dataclass
+import jax.numpy as jnp
+from jaxood import Detector, UsageError
+
+@dataclass(frozen=True)
+class Broken(Detector):
+    reads = ("logits",)
+    needs_train = True
+
+    def fit(self, train, labels, head):
+        raise UsageError("broken", "this", "that")
+
+    def score(self, state, outputs, head):
+        return outputs.logits[:, 0]
+
+@dataclass(frozen=True)
+class NotFinite(Detector):
+    reads = ("logits",)
+
+    def score(self, state, outputs, head):
+        return outputs.logits[:, 0] * jnp.float32(jnp.nan)
+"""
+
+
+def test_what_labels_decide_is_said_before_the_pass(cache, folders, tmp_path, capsys):
+    """SHE needs images of each of the six classes; there are two class folders."""
+    train = tmp_path / "train"
+    for name in ("a", "b"):
+        shutil.copytree(folders / "known", train / name)
+    data = ("--train-dir", train, "--id-dir", folders / "known", "--ood-dir", folders / "foreign")
+    output = tmp_path / "out"
+    assert evaluate(cache, output, "--model", "digits_cnn", "--method", "she", *data) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "no training image of 4 of 6 classes" in line
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("name", ["train", "in distribution", "id", "mean"])
+def test_a_set_may_have_any_name(cache, folders, tmp_path, name):
+    data = ("--train-dir", folders / "known", "--id-dir", folders / "known")
+    data += ("--ood-dir", f"{name}={folders / 'foreign'}")
+    assert evaluate(cache, tmp_path, "--model", "digits_cnn", "--method", "knn[k=2]", *data) == 0
+    assert rows_of(tmp_path)["knn[k=2]", name]["n_ood"] == "9"
+    scores = np.load(tmp_path / "scores.npz")
+    assert sum(key.startswith("scores/") for key in scores.files) == 2
+
+
+def test_a_list_may_name_a_broken_file_twice(cache, folders, tmp_path):
+    names = ["text.jpg", *(f"foreign {i} ä.png" for i in range(1, 9)), "text.jpg"]
+    (folders / "foreign" / "list.txt").write_text("\n".join(names))
+    data = ("--id-dir", folders / "known", "--ood-dir", f"far={folders / 'foreign' / 'list.txt'}")
+    asked = ("--model", "digits_cnn", "--batch-size", 8, "--method", "msp")
+    assert evaluate(cache, tmp_path, *asked, *data) == 0
+    assert rows_of(tmp_path)["msp", "far"]["n_ood"] == "8"
+
+
+def test_a_resumed_run_says_the_same_of_skipped_images(cache, folders, tmp_path):
+    data = ("--id-dir", folders / "known", "--ood-dir", f"far={folders / 'foreign'}")
+    manifests = []
+    for _ in range(2):
+        assert evaluate(cache, tmp_path, "--model", "digits_cnn", "--method", "msp", *data) == 0
+        manifests.append(json.loads((tmp_path / "manifest.json").read_text()))
+    assert manifests[0] == manifests[1]
+    assert len(manifests[0]["data"]["far"]["skipped"]) == 3
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_a_wrong_seed_is_said_before_the_pass(cache, tmp_path, capsys, seed):
+    assert evaluate(cache, tmp_path / "out", "--seed", seed) == 2
+    assert "--seed: got" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_suite_of_ones_own_by_import_path(cache, tmp_path, monkeypatch):
+    (tmp_path / "mysuite.py").write_text(
+        "import jaxood\n"
+        "def build():\n"
+        "    digits = jaxood.suite('digits')\n"
+        "    far = {'far': digits.ood['noise']}\n"
+        "    return jaxood.Suite('mine', digits.train, digits.id_test, far)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    output = tmp_path / "out"
+    asked = ("--suite", "mysuite:build", "--model", "digits_cnn", "--method", "msp")
+    assert evaluate(cache, output, *asked) == 0
+    assert {ood for _, ood in rows_of(output)} == {"far", "mean"}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +230,7 @@ def test_broken_files_are_counted_and_named(cache, folders, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "far: 3 of 12 images left out" in printed and "text.jpg: not an image" in printed
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert set(manifest["skipped"]["far"]) == {"cut.png", "text.jpg", "zero.gif"}
+    assert set(manifest["data"]["far"]["skipped"]) == {"cut.png", "text.jpg", "zero.gif"}
     assert rows_of(tmp_path)["sfp", "far"]["n_ood"] == "9"
     assert "known 0 ä.png" in np.load(tmp_path / "scores.npz")["ids/in distribution"]
 
@@ -115,7 +239,7 @@ def test_broken_files_are_counted_and_named(cache, folders, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--method", "enrgy"], "Did you mean energy"),
-        (["--method", "energy+sfp"], "energy+sfp"),
+        (["--method", "energy+sfp"], "sfp after the score energy"),
         (["--suite", "digit"], "Did you mean digits?"),
         (["--fpr-convention", "odd"], "one of nnguide, openood, plain, sfp"),
         (["--batch-size", "0"], "0 is not at least 1"),
@@ -138,7 +262,7 @@ def test_broken_files_are_counted_and_named(cache, folders, tmp_path, capsys):
                 "--method",
                 "knn",
             ],
-            "Give --train-dir",
+            "--train-dir: got none, wanted training images",
         ),
         (["--set", "knn.k=many", "--method", "knn"], "wanted a whole number"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),

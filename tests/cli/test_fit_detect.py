@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxood
 from jaxood.cli import main
 from jaxood.data.digits import digits_ood, digits_train_and_test
-from jaxood.detection import calibrate, detect, export
-from jaxood.detectors.methods import parse_method
+from jaxood.demo.digits import digits_weights
 from jaxood.detectors.saved import load_detector
+from jaxood.detectors.scoring import score_rows
 from jaxood.errors import UsageError
-from jaxood.models.loading import load_model
-from jaxood.pipeline import extract, score
-from jaxood.training import digits_weights
+from jaxood.flows.evaluate import outputs_of
+from jaxood.runner.runner import Runner
 
 
 @pytest.fixture(scope="module")
 def model(cache):
-    return load_model("digits_cnn", digits_weights(cache))
+    return jaxood.load_model(digits_weights(cache))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_fit_tells_what_it_did(cache, detector_file, capsys, tmp_path):
     arguments = ["--cache-dir", str(cache), "--output", str(path), "--method", "sfp+knn"]
     assert main("fit", [*arguments, "--set", "knn.k=5", "--bank-fraction", "0.5"]) == 0
     printed = capsys.readouterr().out
-    assert "fitted on 379 of 758 training images" in printed
+    assert "fitted on 379 training images" in printed
     assert "309 of 325 in-distribution images reach it" in printed
     assert path.read_bytes() == detector_file.read_bytes()
     detector = load_detector(path)
@@ -73,20 +73,95 @@ def test_fit_tells_what_it_did(cache, detector_file, capsys, tmp_path):
     assert detector.classes[5] == "class 5"
 
 
-def test_verdicts_are_those_of_the_pipeline(model, detector_file):
-    detector = load_detector(detector_file)
+def test_verdicts_are_those_of_the_runner(model, detector_file):
+    detector = jaxood.load_detector(detector_file, model)
+    method, state = detector.fitted.method, detector.fitted.state
     _, known = digits_train_and_test()
     foreign = digits_ood()["patches"]
     for images, least, most in ((known, 0.94, 0.96), (foreign, 0.0, 0.2)):
-        features = extract(model, images, detector.method.extractors)
-        expected = score(detector.method, detector.state, features, model.module.head)
-        batches = [verdicts for verdicts, _ in detect(model, detector, images, batch_size=24)]
-        assert len(batches) == -(-len(images) // 24)
-        verdicts = [verdict for batch in batches for verdict in batch]
-        assert [verdict.place for verdict in verdicts] == list(range(len(images)))
+        features = Runner(model).extract(images, tuple(method.extractors.values()))
+        expected = score_rows(method, state, outputs_of(model, features), model.head)
+        verdicts = list(detector.detect(images, batch_size=24))
+        assert [verdict.index for verdict in verdicts] == list(range(len(images)))
         np.testing.assert_allclose([v.score for v in verdicts], expected, rtol=1e-5)
-        assert [v.label for v in verdicts] == features.logits.argmax(axis=1).tolist()
+        assert [v.label for v in verdicts] == features.predicted.tolist()
         assert least <= np.mean([v.in_distribution for v in verdicts]) <= most
+        result = jaxood.detect(detector, images)
+        assert [v.id for v in result] == list(images.ids)
+        np.testing.assert_allclose([v.score for v in result], expected, rtol=1e-5)
+
+
+def test_one_image_of_any_size(model, detector_file):
+    """Equal to the file of the same picture through a folder; compiled once."""
+    detector = jaxood.load_detector(detector_file, model)
+    generator = np.random.default_rng(0)
+    for shape in ((8, 8, 3), (30, 17, 3), (9, 40)):
+        array = generator.integers(0, 256, shape, dtype=np.uint8)
+        (expected,) = detector.detect([Image.fromarray(array)])
+        for image in (array, Image.fromarray(array)):
+            found = detector.detect_image(image)
+            assert (found.label, found.in_distribution) == (
+                expected.label,
+                expected.in_distribution,
+            )
+            np.testing.assert_allclose(found.score, expected.score, rtol=1e-5)
+            np.testing.assert_allclose(found.probability, expected.probability, rtol=1e-5)
+    program, _ = detector._single
+    assert program.compiled()._cache_size() == 1
+
+
+@pytest.mark.parametrize("image", ["cat.jpg", np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
+def test_what_is_no_image_is_one_line(model, detector_file, image):
+    with pytest.raises(UsageError, match="^image: got .*, wanted PIL images or uint8 arrays"):
+        jaxood.load_detector(detector_file, model).detect_image(image)
+
+
+def test_results_are_saved_whole(model, detector_file, folder, tmp_path):
+    result = jaxood.detect(jaxood.load_detector(detector_file, model), folder)
+    assert len(result) == 25 and len(result.skipped) == 3
+    result.save(tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == [verdict.id for verdict in result]
+    about = json.loads((tmp_path / "out" / "verdicts.json").read_text())
+    assert set(about["skipped"]) == {"truncated.jpg", "text.jpg", "empty.png"}
+    assert str(result).startswith(f"{sum(v.in_distribution for v in result)} in distribution, ")
+
+
+def test_names_of_class_folders_are_kept(cache, tmp_path, capsys):
+    train, _ = digits_train_and_test()
+    for digit, name in enumerate(("zero", "one", "two", "three", "four", "five")):
+        (tmp_path / "train" / f"{digit}{name}").mkdir(parents=True)
+        for index in np.flatnonzero(train.labels == digit)[:8]:
+            file = tmp_path / "train" / f"{digit}{name}" / f"{index}.png"
+            Image.fromarray(train.images[index]).save(file)
+    output = tmp_path / "d.safetensors"
+    data = ("--train-dir", tmp_path / "train", "--id-dir", tmp_path / "train")
+    asked = ("--model", "digits_cnn", "--cache-dir", cache, "--method", "knn", "--set", "knn.k=2")
+    assert main("fit", list(map(str, [*asked, *data, "--output", output]))) == 0
+    assert load_detector(output).classes[3] == "3three"
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdef"))
+    assert main("fit", list(map(str, [*asked, *data, "--output", output, "--classes", names]))) == 0
+    assert load_detector(output).classes == tuple("abcdef")
+    names.write_text("a\nb\n")
+    capsys.readouterr()
+    assert main("fit", list(map(str, [*asked, *data, "--output", output, "--classes", names]))) == 2
+    assert "--classes: got 2 names, wanted 6" in capsys.readouterr().err
+
+
+def test_a_detector_remembers_the_seed_of_its_coalitions(model, tmp_path):
+    suite = jaxood.suite("digits")
+    method = "sfp[coalitions=2]+energy"
+    detector = jaxood.fit(model, method, calibrate=suite.id_test, seed=3)
+    images = suite.ood["patches"]
+    path = detector.save(tmp_path / "d.safetensors")
+    (sfp,) = detector.fitted.method.extractors.values()
+    three, zero = (Runner(model).extract(images, (sfp,), seed=seed) for seed in (3, 0))
+    scores = [v.score for v in jaxood.load_detector(path, model).detect(images)]
+    outputs = outputs_of(model, three)
+    expected = score_rows(detector.fitted.method, detector.fitted.state, outputs, model.head)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    assert np.abs(three.extras[sfp.key] - zero.extras[sfp.key]).max() > 1e-3
 
 
 def test_folder_with_files_that_are_no_images(capsys, cache, detector_file, folder):
@@ -103,7 +178,9 @@ def test_folder_with_files_that_are_no_images(capsys, cache, detector_file, fold
     for name in ("truncated.jpg", "text.jpg", "empty.png"):
         assert f"{folder}/{name}: " in err
     counts = [list(verdicts.values()).count(verdict) for verdict in ("ID", "OOD")]
-    assert f"{counts[0]} in distribution, {counts[1]} not, 3 left out; sfp+knn, threshold" in err
+    assert (
+        f"{counts[0]} in distribution, {counts[1]} not, 3 left out; sfp+knn[k=5], threshold" in err
+    )
 
 
 def test_formats_tell_the_same(capsys, cache, detector_file, folder):
@@ -147,7 +224,7 @@ def test_nothing_but_bad_images(capsys, cache, detector_file, tmp_path):
         ("fit", ["--id-dir", "{dir}"], "--weights: got nothing"),
         ("fit", ["--model", "resnet50"], "--id-dir: got nothing"),
         ("fit", ["--method", "knn", "--set", "knn.k=800"], "knn.k: got 800, wanted 1 to 758"),
-        ("fit", ["--set", "knn.k=3"], "--set: got knn.k, wanted a step"),
+        ("fit", ["--set", "knn.k=3"], "--set: got knn.k, wanted a part"),
     ],
 )
 def test_wrong_input_is_one_line(capsys, cache, folder, command, arguments, message):
@@ -171,12 +248,10 @@ def test_detector_of_another_model_is_refused(capsys, cache, detector_file, fold
 
 @pytest.mark.parametrize("method", ["sfp+nnguide", "react+mahalanobis"])
 def test_exported_scorer_runs_without_this_package(model, tmp_path, method):
-    from jaxood.data.suites import digits_suite
-
-    suite = digits_suite()
-    detector, _ = calibrate(model, suite, parse_method(method))
+    suite = jaxood.suite("digits")
+    detector = jaxood.fit(model, method, train=suite.train, calibrate=suite.id_test)
     images = suite.id_test.images[:16]
-    (tmp_path / "scorer.bin").write_bytes(export(model, detector, 16))
+    detector.export(tmp_path / "scorer.bin", 16)
     np.save(tmp_path / "images.npy", images)
     program = """
         import sys
@@ -189,16 +264,16 @@ def test_exported_scorer_runs_without_this_package(model, tmp_path, method):
     command = [sys.executable, "-c", "import jax.export\n" + textwrap.dedent(program)]
     subprocess.run(command, cwd=tmp_path, check=True)
     found = np.load(tmp_path / "found.npz")
-    ((verdicts, _),) = detect(model, detector, suite.id_test.subset(np.arange(16)), 16)
+    verdicts = list(detector.detect(images, batch_size=16))
     np.testing.assert_allclose(found["score"], [v.score for v in verdicts], rtol=1e-4)
     assert found["in_distribution"].tolist() == [v.in_distribution for v in verdicts]
     assert found["logits"].argmax(axis=1).tolist() == [v.label for v in verdicts]
     assert found["logits"].shape == (16, 6)
 
 
-def test_export_needs_the_bank_on_one_device(model):
-    from jaxood.data.suites import digits_suite
-
-    detector, _ = calibrate(model, digits_suite(), parse_method("knn[memory=host]"))
-    with pytest.raises(UsageError, match="--export: got memory=host, wanted a bank with"):
-        export(model, detector, 8)
+def test_export_needs_the_bank_on_one_device(model, tmp_path):
+    suite = jaxood.suite("digits")
+    method = "knn[memory=host]"
+    detector = jaxood.fit(model, method, train=suite.train, calibrate=suite.id_test)
+    with pytest.raises(UsageError, match="export: got memory=host, wanted a bank with"):
+        detector.export(tmp_path / "scorer.bin", 8)

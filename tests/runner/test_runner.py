@@ -163,7 +163,9 @@ def test_a_run_that_asks_for_more_computes_only_what_is_new(model, tmp_path, mon
     images = faulty()
     found = runner.extract(images, (SFP, RankFeat()), batch_size=8, store=tmp_path)
     assert images.asked_from == [0]  # RankFeat has nothing yet
-    assert len(stored) == 3 and all(path.read_bytes() == content for path, content in stored.items())
+    assert len(stored) == 3 and all(
+        path.read_bytes() == content for path, content in stored.items()
+    )
     assert_same(found, runner.extract(faulty(), (SFP, RankFeat()), batch_size=8), tolerance=1e-6)
 
 
