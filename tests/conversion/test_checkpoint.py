@@ -109,7 +109,7 @@ def damaged(kind):
 def test_damaged_and_foreign_files(tmp_path, kind, suffix):
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(damaged(kind))
-    with pytest.raises(UsageError, match=r"--checkpoint: got .*bad.*, wanted a whole") as caught:
+    with pytest.raises(UsageError, match=r"^checkpoint: got .*bad.*, wanted a whole") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 

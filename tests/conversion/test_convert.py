@@ -22,10 +22,10 @@ from references import (
 from torch_networks import noise, randomise
 
 from jaxood.cli import main
-from jaxood.conversion import convert_checkpoint
+from jaxood.conversion import ConversionReport, convert
 from jaxood.conversion.parity import errors, run, torch_outputs
 from jaxood.errors import UsageError
-from jaxood.models.loading import load_model
+from jaxood.flows.sources import load_model
 from jaxood.models.weights_file import open_weights, sha256
 
 torch = pytest.importorskip("torch")
@@ -62,7 +62,7 @@ def mobilenet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mobilenet")
     renamed = folder / "downloaded.pth"
     renamed.write_bytes(mobilenet_checkpoint().read_bytes())
-    report = convert_checkpoint(renamed, folder / "mobilenet.safetensors")
+    report = convert(renamed, folder / "mobilenet.safetensors")
     return report
 
 
@@ -85,7 +85,7 @@ def test_the_published_file_is_known_by_its_hash(mobilenet):
 def test_real_mobilenet_on_every_photograph(mobilenet):
     network = import_torchvision("torchvision.models").mobilenet_v2()
     network.load_state_dict(torch.load(mobilenet_checkpoint(), weights_only=True))
-    loaded = load_model("mobilenet_v2", mobilenet.output)
+    loaded = load_model(mobilenet.output, arch="mobilenet_v2")
     images = prepared(loaded.preprocessing)
     ours, theirs = run(loaded.module, images), torch_outputs(network, "features", images)
     assert max(errors(ours, theirs).values()) < 1e-4
@@ -96,8 +96,8 @@ def test_real_efficientnet_on_every_photograph(tmp_path):
     package = pytest.importorskip("efficientnet_lite_pytorch")
     network = package.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(efficientnet_lite0_checkpoint(), weights_only=True))
-    report = convert_checkpoint(efficientnet_lite0_checkpoint(), tmp_path / "lite.safetensors")
-    loaded = load_model(None, report.output)
+    report = convert(efficientnet_lite0_checkpoint(), tmp_path / "lite.safetensors")
+    loaded = load_model(report.output)
     assert loaded.name == "efficientnet_lite0"
     images = prepared(loaded.preprocessing)
     ours, theirs = run(loaded.module, images), torch_outputs(network, "into _avg_pooling", images)
@@ -125,9 +125,9 @@ def test_resnet50_of_both_publishers_by_safetensors_and_pth(tmp_path, build):
     made = []
     for name in ("model.safetensors", "model.pth"):
         output = tmp_path / f"{name}.converted"
-        report = convert_checkpoint(tmp_path / name, output, tag="a1_in1k")
+        report = convert(tmp_path / name, output, tag="a1_in1k")
         assert (report.info.architecture, report.info.num_classes) == ("resnet50", 5)
-        made.append(load_model("resnet50", output).module)
+        made.append(load_model(output).module)
     assert max(errors(run(made[0], images), theirs).values()) < 1e-4
     jax.tree.map(np.testing.assert_array_equal, *(nnx.state(model) for model in made))
 
@@ -147,7 +147,7 @@ def test_supcon_drops_the_projection_head_and_says_so(tmp_path, capsys):
     assert "dropped 4 arrays head.* (the projection head of contrastive training)" in printed
     assert "read from 'model_state_dict'" in printed
     images = noise(2, 64)
-    ours = run(load_model("resnet18", tmp_path / "w.safetensors").module, images)
+    ours = run(load_model(tmp_path / "w.safetensors").module, images)
     assert max(errors(ours, torch_outputs(network, "layer4", images)).values()) < 1e-5
 
 
@@ -160,10 +160,10 @@ def test_openoods_small_resnet(tmp_path):
         key.replace("downsample", "shortcut"): value for key, value in network.state_dict().items()
     }
     torch.save(renamed, tmp_path / "best.ckpt")
-    report = convert_checkpoint(tmp_path / "best.ckpt", tmp_path / "w.safetensors")
+    report = convert(tmp_path / "best.ckpt", tmp_path / "w.safetensors")
     assert (report.info.architecture, report.info.tag) == ("resnet18_32x32", "cifar10")
     images = noise(2, 32)
-    ours = run(load_model(None, report.output).module, images)
+    ours = run(load_model(report.output).module, images)
     assert max(errors(ours, torch_outputs(network, "layer4", images)).values()) < 1e-5
 
 
@@ -190,8 +190,8 @@ def test_verify_leaves_nothing_when_the_networks_differ(tmp_path, monkeypatch):
         return network
 
     monkeypatch.setattr(models, "mobilenet_v2", changed)
-    with pytest.raises(UsageError, match="--verify: got relative errors"):
-        convert_checkpoint(mobilenet_checkpoint(), tmp_path / "w.safetensors", verify=True)
+    with pytest.raises(UsageError, match="^verify: got relative errors"):
+        convert(mobilenet_checkpoint(), tmp_path / "w.safetensors", verify=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,22 +201,43 @@ def wrong_arguments(tmp_path):
     half.write_bytes(checkpoint.read_bytes()[:7_000_000])
     fine_tuned = torch.load(checkpoint, weights_only=True)
     fine_tuned |= {"classifier.1.weight": torch.zeros(5, 1280), "classifier.1.bias": torch.zeros(5)}
-    torch.save(fine_tuned, tmp_path / "own.pth")
+    torch.save(fine_tuned, tmp_path / "tuned.pth")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    names = ["--classes", tmp_path / "names.txt"]
     return {
-        "missing": (["--checkpoint", "none.pth"], "wanted an existing file"),
+        "missing": (["--checkpoint", "none.pth"], "--checkpoint: got none.pth, wanted an existing"),
         "truncated": (["--checkpoint", half], "It is truncated"),
         "architecture": (["--checkpoint", checkpoint, "--arch", "resnet50"], "one of resnet50"),
-        "unknown": (["--checkpoint", checkpoint, "--arch", "resnet5"], "Did you mean resnet50"),
-        "tag": (["--checkpoint", checkpoint, "--tag", "V1"], "one of IMAGENET1K_V1"),
-        "no tag": (["--checkpoint", tmp_path / "own.pth"], "Add: --tag IMAGENET1K_V1"),
-        "no checkpoint": ([], "--checkpoint: got nothing"),
+        "unknown": (
+            ["--checkpoint", checkpoint, "--arch", "resnet5"],
+            "--arch: got 'resnet5', wanted one of",
+        ),
+        "unknown tag of arch": (
+            ["--checkpoint", checkpoint, "--arch", "mobilenet_v2.V1"],
+            "--arch: got 'V1', wanted one of IMAGENET1K_V1",
+        ),
+        "tag": (["--checkpoint", checkpoint, "--tag", "V1"], "--tag: got 'V1', wanted one of"),
+        "no tag": (
+            ["--checkpoint", tmp_path / "tuned.pth"],
+            "--tag: got none, and the checkpoint could be any of IMAGENET1K_V1, IMAGENET1K_V2",
+        ),
+        "names": (
+            ["--checkpoint", tmp_path / "tuned.pth", "--tag", "IMAGENET1K_V1", *names],
+            "--classes: got 2 names, wanted 5, one a class of the model",
+        ),
+        "no names": (
+            ["--checkpoint", checkpoint, "--classes", tmp_path / "none.txt"],
+            "--classes: got",
+        ),
+        "no checkpoint": ([], "--checkpoint: got nothing, wanted a file name"),
     }
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["missing", "truncated", "architecture", "unknown", "tag", "no tag", "no checkpoint"],
-)
+CASES = ["missing", "truncated", "architecture", "unknown", "unknown tag of arch", "tag", "no tag"]
+CASES += ["names", "no names", "no checkpoint"]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_wrong_input_is_one_line_and_leaves_the_old_file(tmp_path, capsys, case):
     arguments, message = wrong_arguments(tmp_path)[case]
     output = tmp_path / "out" / "w.safetensors"
@@ -231,9 +252,44 @@ def test_wrong_input_is_one_line_and_leaves_the_old_file(tmp_path, capsys, case)
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
-    from jaxood.conversion import convert
+def test_errors_of_the_library_name_parameters(tmp_path):
+    checkpoint, output = mobilenet_checkpoint(), tmp_path / "w.safetensors"
+    for argument, call in {
+        "checkpoint": lambda: convert(tmp_path / "none.pth", output),
+        "arch": lambda: convert(checkpoint, output, arch="resnet5"),
+        "tag": lambda: convert(checkpoint, output, tag="V1"),
+        "classes": lambda: convert(checkpoint, output, classes=["cat"]),
+        "output": lambda: convert(checkpoint, tmp_path / "none" / "w.safetensors"),
+    }.items():
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert caught.value.argument == argument
+    assert list(tmp_path.iterdir()) == []
 
+
+def test_classes_and_the_tag_beside_the_architecture(tmp_path):
+    tuned = torch.load(mobilenet_checkpoint(), weights_only=True)
+    tuned |= {"classifier.1.weight": torch.ones(2, 1280), "classifier.1.bias": torch.zeros(2)}
+    checkpoint, output = tmp_path / "tuned.pth", tmp_path / "w.safetensors"
+    torch.save(tuned, checkpoint)
+    report = convert(
+        str(checkpoint), str(output), arch="mobilenet_v2.ra_in1k", classes=["cat", "dog"]
+    )
+    assert isinstance(report, ConversionReport)
+    assert (report.output, report.parity) == (output, None)
+    assert (report.info.architecture, report.info.tag) == ("mobilenet_v2", "ra_in1k")
+    assert report.info.class_names == ("cat", "dog")
+    shown = str(report)
+    assert shown.startswith(f"{output}: mobilenet_v2, tag ra_in1k, 2 classes\n")
+    assert f"converted {report.parameters:,} parameters in {report.arrays} arrays" in shown
+    assert load_model(output).class_names == ("cat", "dog")
+    # What is said of the tag by itself is taken before what the architecture's name says.
+    again = convert(checkpoint, output, arch="mobilenet_v2.ra_in1k", tag="IMAGENET1K_V2")
+    assert (again.info.tag, again.info.class_names) == ("IMAGENET1K_V2", ())
+    assert load_model(output).class_names == ("class 0", "class 1")
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
     made = iter(range(40))
 
     def fails(*arguments):
@@ -241,34 +297,25 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return convert_one(*arguments)
 
-    convert_one = convert.carry_out
-    monkeypatch.setattr(convert, "carry_out", fails)
+    module = sys.modules[convert.__module__]
+    convert_one = module.carry_out
+    monkeypatch.setattr(module, "carry_out", fails)
     with pytest.raises(KeyboardInterrupt):
-        convert_checkpoint(mobilenet_checkpoint(), tmp_path / "w.safetensors")
+        convert(mobilenet_checkpoint(), tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_output_folder_is_missing(tmp_path):
     with pytest.raises(UsageError, match=r"output: got .*none/w.safetensors \(No such file"):
-        convert_checkpoint(mobilenet_checkpoint(), tmp_path / "none" / "w.safetensors")
-
-
-def test_list_and_models(capsys):
-    assert main("convert", ["--list"]) == 0
-    assert "mobilenet_v2-b0353104.pth" in capsys.readouterr().out
-    assert main("models", ["mobilenet_v2"]) == 0
-    row = capsys.readouterr().out.splitlines()[1].split()
-    wanted = ["mobilenet_v2", "3.49", "M", "224x224", "7x7x1280", "IMAGENET1K_V1", "71.9"]
-    assert row == [*wanted, "mobilenet_v2-b0353104.pth"]
-    assert main("models", ["mobilenet"]) == 2
+        convert(mobilenet_checkpoint(), tmp_path / "none" / "w.safetensors")
 
 
 # Not ru_maxrss, which a new program inherits from the process that started it.
 PEAK = """
 import re, sys
 from pathlib import Path
-from jaxood.conversion import convert_checkpoint
-convert_checkpoint(sys.argv[1], sys.argv[2], tag="IMAGENET1K_V1")
+from jaxood.conversion import convert
+convert(sys.argv[1], sys.argv[2], tag="IMAGENET1K_V1")
 print(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
 """
 

@@ -97,7 +97,7 @@ def test_two_arrays_for_one_place_are_named():
 def test_another_architecture_is_told_apart(mobilenet):
     shapes = {key: value.shape for key, value in mobilenet.items()}
     assert recognise(shapes, None).architecture == "mobilenet_v2"
-    with pytest.raises(UsageError, match=r"--checkpoint: got keys such as features.0.0.weight"):
+    with pytest.raises(UsageError, match=r"^checkpoint: got keys such as features.0.0.weight"):
         recognise(shapes, "resnet50")
     with pytest.raises(UsageError, match="Did you mean mobilenet_v2"):
         recognise(shapes, "mobilenetv2")

@@ -17,7 +17,7 @@ from jaxood.conversion.parity import errors, run, torch_outputs
 from jaxood.models import tiny_vit
 from jaxood.models.loading import abstract_model, fill
 from jaxood.models.registry import ARCHITECTURES, Architecture
-from jaxood.outputs import NormLinearHead
+from jaxood.heads import NormLinearHead
 
 SMALL = tiny_vit.Design((8, 16, 24, 32), (1, 2, 3, 4))
 
