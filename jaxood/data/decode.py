@@ -1,8 +1,9 @@
 """From an image file to the uint8 square that a model takes, bit for bit as torchvision does it."""
 
 import io
+import os
+import stat
 import warnings
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,6 +11,8 @@ from PIL import Image
 
 from jaxood.preprocessing import Preprocessing
 
+# What files are opened as: other plugins of PIL start programs (EPS) or are hardly ever used.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MAX_SIDE = 20_000  # pixels of the longer side after resizing: 1.2 GB at a crop of 224 x 20,000
 
 
@@ -23,10 +26,10 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarra
     Equal to torchvision's `Resize(int)` and `CenterCrop` on a PIL image, roundings included.
 
     Raises:
-      UndecodableImage: for a strip so thin that resizing it would not fit in memory.
+      UndecodableImage: for a strip so thin that resizing it would not fit in memory, and for
+        numbers whose range is not known (see `to_rgb`).
     """
-    if image.mode != "RGB":  # converting would copy it
-        image = image.convert("RGB")
+    image = to_rgb(image)
     width, height = image.size
     short, long = sorted((width, height))
     resized = preprocessing.resize, int(preprocessing.resize * long / short)
@@ -41,6 +44,30 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarra
     return np.asarray(image.crop((left, top, left + crop, top + crop)))
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """As PIL converts it, but numbers of more than 8 bits are scaled where PIL would cut them off.
+
+    Of 16 bits the upper 8 are kept, as PIL does with three channels of 16 bits. Floats must lie
+    in [0, 1].
+
+    Raises:
+      UndecodableImage: for floats beyond [0, 1], and whole numbers of 32 bits.
+    """
+    if image.mode == "RGB":  # converting would copy it
+        return image
+    # PIL reads PGM files of 16 bits into 32, and scales them to the range of 16.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "I":
+        raise UndecodableImage("pixels are whole numbers of 32 bits, whose range is not known")
+    elif image.mode == "F":
+        values = np.asarray(image)
+        if not (np.min(values) >= 0 and np.max(values) <= 1):  # NaN is neither
+            raise UndecodableImage("pixels are floats, and not all of them in [0, 1]")
+        image = Image.fromarray(np.round(values * np.float32(255)).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes the first frame of an encoded image and prepares it.
 
@@ -50,25 +77,28 @@ def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h
     if not content:
         raise UndecodableImage("the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return prepare(image, preprocessing)
     except UndecodableImage:
         raise
     except Image.UnidentifiedImageError:
-        raise UndecodableImage("not an image that PIL knows") from None
+        raise UndecodableImage(f"not an image of a format read ({', '.join(FORMATS)})") from None
     except Exception as error:  # PIL's plugins raise anything from SyntaxError to struct.error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UndecodableImage(reason) from None
+        lines = str(error).strip().splitlines()
+        raise UndecodableImage(lines[0] if lines else type(error).__name__) from None
 
 
-def read(path: Path, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
+def read(path: str, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
     """Reads and decodes one file.
 
     Raises:
       UndecodableImage: when it cannot be read, or not as an image.
     """
     try:
-        content = path.read_bytes()
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise UndecodableImage("not a regular file")
+        with open(path, "rb") as file:
+            content = file.read()
     except OSError as error:
         raise UndecodableImage(error.strerror or str(error)) from None
     return decode(content, preprocessing)

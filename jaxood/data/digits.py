@@ -21,8 +21,8 @@ def digits_train_and_test() -> tuple[Arrays, Arrays]:
     train = np.zeros(len(labels), bool)
     generator = np.random.default_rng(SPLIT_SEED)
     for digit in range(ID_CLASSES):
-        own = generator.permutation(np.flatnonzero(labels == digit))
-        train[own[: round(TRAIN_FRACTION * len(own))]] = True
+        members = generator.permutation(np.flatnonzero(labels == digit))
+        train[members[: round(TRAIN_FRACTION * len(members))]] = True
     test = ~train & (labels < ID_CLASSES)
     return (
         Arrays(images[train], labels[train], "digits 0-5, train"),
@@ -37,7 +37,7 @@ def digits_ood() -> dict[str, Arrays]:
     noise = generator.integers(0, 256, (FAR_COUNT, 8, 8, 1), dtype=np.uint8)
     far = {"patches": _patches(generator), "noise": np.repeat(noise, 3, axis=-1)}
     near = {"digits 6-9": images[labels >= ID_CLASSES]}
-    return {name: Arrays(own, None, name) for name, own in (near | far).items()}
+    return {name: Arrays(pictures, None, name) for name, pictures in (near | far).items()}
 
 
 def _digits() -> tuple[UInt8[np.ndarray, "n 8 8 3"], np.ndarray]:

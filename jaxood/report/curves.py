@@ -99,8 +99,10 @@ def draw_strip(
             if row == 0:
                 axes.set_title(f"{100 * fraction:.0f} % removed", fontsize=9.5, pad=5)
             probability = 100 * confidence[row][column]
-            below = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-            axes.text(0.5, -0.02, f"{probability:.1f} %", fontsize=8.5, **below)
+            below = f"{probability:.1f} %"
+            axes.text(
+                0.5, -0.02, below, fontsize=8.5, transform=axes.transAxes, ha="center", va="top"
+            )
     write_figure(path, figure)
 
 

@@ -1,0 +1,251 @@
+"""Image files as a set: folders, lists of paths, single files; decoded in parallel by tf.data."""
+
+import hashlib
+import os
+import re
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxood.data.decode import UndecodableImage, read, silence_pil
+from jaxood.data.images import Batch, check_labels, padded
+from jaxood.errors import UsageError
+from jaxood.preprocessing import Preprocessing
+
+EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
+LARGEST_LABEL = 2**31 - 1
+THREADS = 2 * (os.cpu_count() or 1)  # PIL releases the interpreter's lock: two a core hide reads
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Image files below a folder.
+
+    Attributes:
+      root: the folder; "" where the files are paths by themselves.
+      files: paths relative to it, as the file system spells them.
+    """
+
+    root: str
+    files: Sequence[str]
+    name: str
+    labels: Int[np.ndarray, " n"] | None = None
+    labels_are_classes: bool = False
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_labels(self.labels, len(self.files))
+
+    @classmethod
+    def from_path(
+        cls, path: Path | str, name: str | None = None, argument: str = "images"
+    ) -> "ImageFiles":
+        """A folder (class sub-folders or flat), one image, or a list of them (.txt).
+
+        A list has a path a line, relative to the list's folder, and may have a class index after
+        the last blank, as OpenOOD's lists do. Class folders named by ImageNet's WordNet ids or by
+        numbers mean those classes; other names are numbered in sorted order.
+
+        Args:
+          argument: the parameter that an error names.
+
+        Raises:
+          UsageError: when there is nothing there, no image in it, or a list that cannot be read.
+        """
+        text = os.fspath(path)
+        if not text or not os.path.exists(text):
+            wanted = "a folder, an image or a .txt list that exists"
+            raise UsageError(argument, printable(text) or "nothing", wanted)
+        path = Path(path)
+        name = printable(path.stem) if name is None else name
+        if path.is_dir():
+            return _from_folder(str(path), name, argument)
+        if path.suffix == ".txt" and path.is_file():
+            return _from_list(path, name, argument)
+        return cls(str(path.parent), (path.name,), name)
+
+    @classmethod
+    def from_paths(
+        cls, paths: Sequence[Path | str], name: str = "images", argument: str = "images"
+    ) -> "ImageFiles":
+        """Several folders, images or lists as one set, without labels.
+
+        Ids are paths that begin as the given ones do.
+
+        Raises:
+          UsageError: as `from_path`, and when there is none.
+        """
+        if not paths:
+            raise UsageError(argument, "nothing", "at least one folder, image or .txt list")
+        parts = [cls.from_path(path, argument=argument) for path in paths]
+        return cls("", tuple(path for part in parts for path in part.paths()), name)
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        shown = [printable(file) for file in self.files]
+        return self.files if shown == list(self.files) else tuple(shown)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, index: int) -> str:
+        """Where the file is."""
+        return os.path.join(self.root, self.files[index]) if self.root != "." else self.files[index]
+
+    def paths(self) -> Iterator[str]:
+        """All of them, in order."""
+        return (self.path(index) for index in range(len(self)))
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path, shown in zip(self.paths(), self.ids, strict=True):
+            try:
+                status = os.stat(path)
+                digest.update(f"{shown}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            except OSError:
+                digest.update(f"{shown}\0missing\n".encode())
+        return digest.hexdigest()
+
+    def subset(self, indices: Int[np.ndarray, " m"]) -> "ImageFiles":
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, files=tuple(self.files[index] for index in indices), labels=labels)
+
+    def batches(
+        self, preprocessing: Preprocessing, batch_size: int, start: int = 0
+    ) -> Generator[Batch, None, None]:
+        from jaxood.data.tensorflow import tf
+
+        silence_pil()
+        side = preprocessing.crop
+
+        def load(index):
+            try:
+                return read(self.path(index), preprocessing), b""
+            except UndecodableImage as error:
+                empty = np.zeros((side, side, 3), np.uint8)
+                return empty, printable(str(error)).encode()
+
+        def load_tensors(index):
+            image, reason = tf.numpy_function(load, [index], [tf.uint8, tf.string])
+            return tf.ensure_shape(image, (side, side, 3)), tf.ensure_shape(reason, ())
+
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = False  # its thread holds the end of a set back, up to a minute
+        options.threading.private_threadpool_size = THREADS
+        dataset = (
+            tf.data.Dataset.range(start, len(self))
+            .map(load_tensors, num_parallel_calls=THREADS)
+            .batch(batch_size)
+            .prefetch(2)
+            .with_options(options)
+        )
+        iterator = dataset.as_numpy_iterator()
+        try:
+            for first in range(start, len(self), batch_size):
+                images, reasons = next(iterator)
+                yield padded(images, [reason.decode() for reason in reasons], first, batch_size)
+        finally:
+            del iterator  # here and now: its threads would outlive the interpreter
+
+
+def printable(path: Path | str) -> str:
+    """A path as valid UTF-8 without control characters, whatever bytes the file system gave."""
+    text = str(path)
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def _walk(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Images in a folder and below it, as paths from `inside` on.
+
+    A link to a folder that the walk is in already is not followed again.
+    """
+    try:
+        status = os.stat(folder)
+        identity = status.st_dev, status.st_ino
+        if identity in above:
+            return
+        with os.scandir(folder) as entries:
+            listed = sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
+    except OSError:  # no right to look into it
+        return
+    for name, is_folder in listed:
+        if not is_folder and os.path.splitext(name)[1].lower() in EXTENSIONS:
+            yield inside + name
+    for name, is_folder in listed:
+        if is_folder:
+            yield from _walk(os.path.join(folder, name), f"{inside}{name}/", (*above, identity))
+
+
+def _from_folder(folder: str, name: str, argument: str) -> ImageFiles:
+    files = tuple(_walk(folder, "", ()))
+    if not files:
+        raise UsageError(
+            argument,
+            f"{printable(folder)} without an image in it",
+            f"files ending in {' '.join(sorted(EXTENSIONS))}, in class sub-folders or flat",
+        )
+    if not all("/" in file for file in files):
+        return ImageFiles(folder, files, name)
+    classes = [file.partition("/")[0] for file in files]
+    numbers, class_names = _class_numbers(sorted(set(classes)))
+    labels = np.array([numbers[folder] for folder in classes])
+    return ImageFiles(folder, files, name, labels, not class_names, class_names)
+
+
+def _class_numbers(classes: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Number by folder; and the folders' names where it is their order alone that tells it."""
+    if all(re.fullmatch("[0-9]{1,9}", folder) for folder in classes):
+        return {folder: int(folder) for folder in classes}, ()
+    from jaxood.data.class_names import imagenet_wnids
+
+    wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    if all(folder in wnids for folder in classes):
+        return {folder: wnids[folder] for folder in classes}, ()
+    numbers = {folder: index for index, folder in enumerate(classes)}
+    return numbers, tuple(printable(folder) for folder in classes)
+
+
+def _from_list(file: Path, name: str, argument: str) -> ImageFiles:
+    """Reads a list: see `ImageFiles.from_path`."""
+    shown = printable(file)
+    try:
+        text = file.read_text("utf-8-sig")
+    except OSError as error:
+        raise UsageError(argument, f"{shown} ({error.strerror})", "a list to read") from None
+    except UnicodeDecodeError:
+        raise UsageError(argument, f"{shown}, which is not text", "one path a line") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise UsageError(argument, f"{shown}, which is empty", "one path a line")
+    for number, line in lines:
+        if "\0" in line:
+            raise UsageError(argument, f"{shown}, line {number}: a NUL character", "a path")
+    split = [line.rsplit(maxsplit=1) for _, line in lines]
+    # Whatever reads as a number, so that a wrong one is told and not taken for a part of a path.
+    labelled = [len(parts) == 2 and bool(re.fullmatch(r"[+-]*\d+", parts[1])) for parts in split]
+    if not any(labelled):
+        return ImageFiles(str(file.parent), tuple(line for _, line in lines), name)
+    labels = []
+    for (number, _), parts, has_label in zip(lines, split, labelled, strict=True):
+        line = f"{shown}, line {number}"
+        wanted = f"a class index up to {LARGEST_LABEL} after the last blank"
+        if not has_label:
+            raise UsageError(argument, f"{line}: no label", f"{wanted}, as other lines have it")
+        if not re.fullmatch("-?[0-9]{1,10}", parts[1]) or abs(int(parts[1])) > LARGEST_LABEL:
+            raise UsageError(argument, f"{line}: label {parts[1]}", wanted)
+        labels.append(int(parts[1]))
+    paths = tuple(parts[0] for parts in split)
+    return ImageFiles(str(file.parent), paths, name, np.array(labels), labels_are_classes=True)

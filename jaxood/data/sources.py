@@ -1,0 +1,43 @@
+"""Whatever a user calls images, as an image set."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxood.data.files import ImageFiles
+from jaxood.data.images import ImageSet, Pictures, check_pictures
+from jaxood.errors import UsageError
+
+
+def image_set(source: Any, name: str | None = None, argument: str = "images") -> ImageSet:
+    """An image set of paths or of images in memory.
+
+    Args:
+      source: an image set, which is given back; a folder, an image file or a .txt list, or a
+        sequence of them; a PIL image or a uint8 array [h, w, 3] or [h, w], or a sequence of them;
+        a uint8 array [n, h, w, 3].
+      name: for tables and files; default: of the folder or file, else "images".
+      argument: the parameter that an error names.
+
+    Raises:
+      UsageError: for anything else, and for what is not there.
+    """
+    if isinstance(source, ImageSet):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return ImageFiles.from_path(Path(source) if source else "", name, argument)
+    if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim < 4):
+        source = [source]
+    if isinstance(source, np.ndarray):
+        source = list(source)
+    if not isinstance(source, Sequence):
+        wanted = "paths, PIL images, uint8 arrays or an image set"
+        raise UsageError(argument, type(source).__name__, wanted)
+    if len(source) and all(isinstance(entry, str | os.PathLike) for entry in source):
+        return ImageFiles.from_paths(source, name or "images", argument)
+    check_pictures(source, argument)
+    return Pictures(source, name or "images")
