@@ -14,8 +14,8 @@ import jaxood
 from jaxood.demo.digits import digits_weights
 from jaxood.demo.photos import photos_weights
 
-# The block of the design document, but for paths and for the suite: `WEIGHTS`, `TRAIN`, `CALIBRATE`,
-# `PHOTOS`, `CAT`, `SUITE`, `FOLDER` and `image` are given.
+# The block of the design document, but for paths and the suite: `WEIGHTS`, `TRAIN`, `CALIBRATE`,
+# `PHOTOS`, `CAT`, `SUITE`, `FILE`, `FOLDER` and `image` are given.
 ARRAYS = """
 knn = jaxood.detector("knn", k=50).fit(train_features)
 scores = knn.score(test_features)
@@ -26,7 +26,7 @@ model = jaxood.load_model(WEIGHTS)
 ood = jaxood.fit(model, "sfp+nnguide", train=TRAIN, calibrate=CALIBRATE, tpr=0.95)
 for verdict in ood.detect(PHOTOS): ...
 ood.detect_image(image)
-ood.save(FOLDER / "detector.safetensors"); jaxood.load_detector(FOLDER / "detector.safetensors", model)
+ood.save(FILE); jaxood.load_detector(FILE, model)
 """
 STUDIES = """
 result = jaxood.evaluate(model, jaxood.suite(SUITE), METHODS, seed=0)
@@ -34,7 +34,8 @@ print(result); result.save(FOLDER / "x")
 maps = jaxood.attribute(model, CAT, ["banzhaf", "grad-cam"]); maps.show()
 road = jaxood.road(model, PHOTOS, ["banzhaf", "score-cam"], steps=2)
 
-jaxood.list_detectors("*nn*"); jaxood.list_models(); jaxood.list_attributions(); jaxood.list_suites()
+jaxood.list_detectors("*nn*"); jaxood.list_models()
+jaxood.list_attributions(); jaxood.list_suites()
 """
 
 
@@ -90,6 +91,7 @@ def test_the_block_on_digits(cache, tmp_path, capsys):
         SUITE="digits",
         METHODS=["sfp", "knn"],
         FOLDER=tmp_path,
+        FILE=tmp_path / "detector.safetensors",
         image=picture,
     )
     verdicts = list(names["ood"].detect(folders["photos"]))
@@ -125,6 +127,7 @@ def test_the_block_on_photographs(cache, tmp_path):
         SUITE="photos",
         METHODS=["sfp", "msp"],
         FOLDER=tmp_path,
+        FILE=tmp_path / "detector.safetensors",
         image=Image.open(first),
     )
 

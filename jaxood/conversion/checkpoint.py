@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return from_tensors(_load_torch(path))
 
 
-def from_tensors(tensors: Mapping) -> Checkpoint:
+def from_tensors(tensors: Any) -> Checkpoint:
     """A checkpoint from what a file held: tensors or arrays by name, plain or nested."""
     tensors, notes = _unnest(tensors)
     names = strip_prefixes(tensors)
@@ -87,7 +88,7 @@ def _is_array(value: object) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def _unnest(content: object) -> tuple[dict[str, object], tuple[str, ...]]:
+def _unnest(content: object) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The mapping that holds the arrays, and which one it was where there was a choice."""
     notes: tuple[str, ...] = ()
     while isinstance(content, Mapping):

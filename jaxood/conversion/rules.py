@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxood.errors import require
+
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
@@ -183,9 +185,9 @@ def make_plan(
             steps[f"{target}/{name}"] = Step(dotted + param, transform, norm, name)
         if norm:
             steps.setdefault(f"{target}/bias", Step(None, keep, norm, "bias"))
-            wanted = [f"{norm}.{p}" for p in NORM_PARAMS]
-            problems += [f"missing in the checkpoint: {key}" for key in wanted if key not in shapes]
-            used.update(wanted)
+            parts = [f"{norm}.{p}" for p in NORM_PARAMS]
+            problems += [f"missing in the checkpoint: {key}" for key in parts if key not in shapes]
+            used.update(parts)
     problems += [
         f"left over in the checkpoint: {key} {tuple(shapes[key])}"
         for key in shapes
@@ -232,12 +234,25 @@ def _transformed(transform: Transform, shape: tuple[int, ...]) -> tuple[int, ...
 
 
 def carry_out(step: Step, get: Callable[[str], np.ndarray], epsilon: float) -> np.ndarray:
-    """One Flax parameter, float32; `get` reads a source array by its torch key."""
+    """One Flax parameter, float32; `get` reads a source array by its torch key.
+
+    Raises:
+      UsageError: when it has values that are not finite.
+    """
     value = step.transform(get(step.source)) if step.source else np.zeros(())
-    if step.norm is not None:
-        gamma, beta, mean, variance = (
-            get(f"{step.norm}.{param}").astype(np.float64) for param in NORM_PARAMS
-        )
-        gain = gamma / np.sqrt(variance + epsilon)
-        value = value * gain if step.name == "kernel" else (value - mean) * gain + beta
-    return np.ascontiguousarray(value, np.float32)
+    with np.errstate(all="ignore"):  # said below
+        if step.norm is not None:
+            gamma, beta, mean, variance = (
+                get(f"{step.norm}.{param}").astype(np.float64) for param in NORM_PARAMS
+            )
+            gain = gamma / np.sqrt(variance + epsilon)
+            value = value * gain if step.name == "kernel" else (value - mean) * gain + beta
+        made = np.ascontiguousarray(value, np.float32)
+    sources = " and ".join(filter(None, (step.source, step.norm)))
+    require(
+        bool(np.isfinite(made).all()),
+        "checkpoint",
+        f"{sources}, which give values that are not finite",
+        "finite weights, and no norm of negative variance",
+    )
+    return made

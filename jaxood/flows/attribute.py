@@ -150,7 +150,7 @@ class AttributionResult:
         write_json(folder / "predictions.json", about)
         data = {"images": (self.images, self.skipped)}
         write_json(folder / "manifest.json", manifest(self.settings, self.model, data))
-        write_figure(folder / "grid.png", grid_figure(*_columns(shown, list(self.maps)), colours))
+        write_figure(folder / "grid.png", _grid(shown, list(self.maps), colours))
         return folder
 
     def show(self, rows: int = 8, *, colours: str = COLOURS, alpha: float = 0.5) -> Image.Image:
@@ -161,7 +161,7 @@ class AttributionResult:
                 shown.append((image, caption(self._prediction(row)), drawn))
                 if row + 1 == rows:
                     break
-        return figure_image(grid_figure(*_columns(shown, list(self.maps)), colours))
+        return figure_image(_grid(shown, list(self.maps), colours))
 
 
 def check_pictures(colours: str, alpha: float, grid: int) -> None:
@@ -171,9 +171,11 @@ def check_pictures(colours: str, alpha: float, grid: int) -> None:
     require(grid >= 1, "grid", grid, "at least 1")
 
 
-def _columns(shown, methods: Sequence[str]):
+def _grid(shown, methods: Sequence[str], colours: str):
+    """Cropped images, captions and overlays as a figure."""
     cropped, captions, overlays = zip(*shown, strict=True)
-    return np.stack(cropped), captions, {n: np.stack([o[n] for o in overlays]) for n in methods}
+    columns = {name: np.stack([drawn[name] for drawn in overlays]) for name in methods}
+    return grid_figure(np.stack(cropped), captions, columns, colours)
 
 
 def caption(prediction: Mapping[str, Any]) -> str:

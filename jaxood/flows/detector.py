@@ -36,7 +36,8 @@ from jaxood.runner.step import OWN_TOP_CLASS, ExtractionStep
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-class Verdict(NamedTuple):
+@dataclass(frozen=True)
+class Verdict:
     """What is said of one image.
 
     Attributes:
@@ -135,7 +136,7 @@ class ImageDetector:
                 )
                 probabilities = np.asarray(jax.nn.softmax(whole.logits, axis=-1))
                 labels = whole.logits.argmax(axis=1)
-                for row in np.flatnonzero(batch.valid):
+                for row in map(int, np.flatnonzero(batch.valid)):
                     label, index = labels[row], int(batch.indices[row])
                     probability = probabilities[row, label]
                     yield self._verdict(index, images.ids[index], label, probability, scores[row])
@@ -215,7 +216,7 @@ class ImageDetector:
         side = self.model.preprocessing.crop
         images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
         program = jax.export.export(jax.jit(scorer), platforms=platforms)(images)
-        write_whole(Path(path), program.serialize())
+        write_whole(Path(path), bytes(program.serialize()))
 
     def save(self, path: Path | str) -> Path:
         """Writes the detector file: arrays and JSON, all of it or nothing.

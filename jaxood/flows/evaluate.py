@@ -276,8 +276,8 @@ def _scored(
             failures[method.name] = str(error)
             logging.getLogger("jaxood").warning("%s: %s", method.name, error)
             continue
-        plain = method.plain
-        results.append(MethodResult(method.name, plain and plain.name, scores, metrics))
+        plain = None if method.plain is None else method.plain.name
+        results.append(MethodResult(method.name, plain, scores, metrics))
     if not results:
         name, reason = next(iter(failures.items()))
         raise UsageError("methods", f"{len(methods)}, none of which gave scores", "one", reason)

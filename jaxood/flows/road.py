@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from jaxood.flows.evaluate import require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.maps import MapSource, read_maps, unique
+from jaxood.perturbation.removal import Convention
 from jaxood.perturbation.results import (
     RANDOM,
     append_curves,
@@ -176,7 +177,7 @@ class _Maps:
         with closing(stream):  # type: ignore[type-var]  # a generator
             for batch, found in stream:
                 skipped += [
-                    image._replace(index=int(chosen[image.index]))
+                    replace(image, index=int(chosen[image.index]))
                     for image in skipped_of(batch, some)
                 ]
                 valid = np.flatnonzero(batch.valid)
@@ -184,7 +185,7 @@ class _Maps:
                     continue
                 indices_of_rows = chosen[batch.indices[valid]]
                 names = [self.names[index] for index in indices_of_rows]
-                maps = {name: found.extras[name][valid] for name in self.extractors}
+                maps = {name: np.asarray(found.extras[name])[valid] for name in self.extractors}
                 maps |= {
                     name: np.stack([rows[i] for i in indices_of_rows])
                     for name, rows in self.given.items()
@@ -195,7 +196,7 @@ class _Maps:
                     name: rows if rows.shape[1:] == (side, side) else np.asarray(enlarge(rows))
                     for name, rows in maps.items()
                 }
-                targets = found.logits[valid].argmax(axis=1)
+                targets = np.asarray(found.logits)[valid].argmax(axis=1)
                 if self.target is not None:
                     targets = np.full(len(valid), self.target)
                 for row, name in enumerate(names):
@@ -238,7 +239,7 @@ def road(
     steps: int = 50,
     fractions: Sequence[float] | None = None,
     strip: Sequence[float] | None = None,
-    convention: str = "exact",
+    convention: Convention = "exact",
     imputation: str = "linear",
     noise: float = 0.01,
     before_normalisation: bool = False,

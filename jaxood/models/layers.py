@@ -23,7 +23,7 @@ def relu6(x: Array) -> Array:
 
 def _pads(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
     """Zeros before and after an axis: as many on both sides, or TensorFlow's "SAME"."""
-    if padding == "SAME":
+    if isinstance(padding, str):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         return total // 2, total - total // 2
     return padding, padding

@@ -116,7 +116,8 @@ class Block(nnx.Module):
         # Each head's query, key and value lie together.
         qkv = self.qkv(self.norm(x)).reshape(*x.shape[:2], self.heads, 3, -1)
         bias = jnp.take(self.attention_biases[...], offset_indices(side), axis=1)
-        mixed = attend(*(qkv[:, :, :, part] for part in range(3)), bias)
+        query, key, value = (qkv[:, :, :, part] for part in range(3))
+        mixed = attend(query, key, value, bias)
         x = self.projection(mixed.reshape(x.shape))
         x = x.reshape(n, rows, columns, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(n, height + below, width + right, channels)

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxood.errors import UsageError
-from jaxood.preprocessing import Preprocessing
 from jaxood.files import whole_file
+from jaxood.preprocessing import Preprocessing
 
 CONVERT = "Make one from a PyTorch checkpoint with jaxood convert"
 

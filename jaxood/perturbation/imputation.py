@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError, choose, require
 from jaxood.perturbation import multigrid
 
 TOLERANCE = 3e-4  # of the image's range of values
@@ -192,11 +192,10 @@ def impute(
     images, removed = jnp.asarray(images, jnp.float32), jnp.asarray(removed, bool)
     if images.ndim != 4 or removed.shape != images.shape[:3]:
         raise UsageError("removed", removed.shape, f"{images.shape[:3]} of images [b, h, w, c]")
-    if noise and key is None:
-        raise UsageError("key", None, f"a key for noise {noise}")
+    require(not noise or key is not None, "key", None, f"a key for noise {noise}")
     require_kept(removed)
     imputed = _compiled(method, images, removed)
-    if not noise:
+    if key is None or not noise:
         return imputed
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
     return imputed._replace(images=add_noise(imputed.images, removed, noise, keys))

@@ -1,13 +1,15 @@
 """What one pass keeps of a data set, on the host."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 
-class Skipped(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Skipped:
     """An image that was left out, and why."""
 
     index: int

@@ -228,10 +228,12 @@ def skipped_of(batch: Batch, images: ImageSet) -> tuple[Skipped, ...]:
 
 def _rows_of(batch: Batch, extracted: Extracted, images: ImageSet) -> Features:
     valid = batch.valid
-    extras = {key: array[valid] for key, array in extracted.extras.items()}
-    skipped = skipped_of(batch, images)
     return Features(
-        extracted.pooled[valid], extracted.logits[valid], extras, batch.indices[valid], skipped
+        np.asarray(extracted.pooled)[valid],
+        np.asarray(extracted.logits)[valid],
+        {key: np.asarray(array)[valid] for key, array in extracted.extras.items()},
+        batch.indices[valid],
+        skipped_of(batch, images),
     )
 
 

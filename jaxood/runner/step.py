@@ -1,5 +1,6 @@
 """The compiled step: a uint8 batch, one forward pass, one context for every extractor."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from jaxood.context import Context, Extractor, Model, Pooling, StagedModel, stage_of
 from jaxood.models.blocked import forward
+from jaxood.outputs import AnyArray
 from jaxood.preprocessing import Preprocessing
 
 OWN_TOP_CLASS = -1  # in the place of a target
@@ -21,9 +23,9 @@ class Extracted(NamedTuple):
       extras: what each extractor gave, by its key.
     """
 
-    pooled: Float[Array, "n c"]
-    logits: Float[Array, "n k"]
-    extras: dict[str, Float[Array, "n ..."]]
+    pooled: Float[AnyArray, "n c"]
+    logits: Float[AnyArray, "n k"]
+    extras: Mapping[str, Float[AnyArray, "n ..."]]
 
 
 @dataclass(frozen=True)

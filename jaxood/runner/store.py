@@ -8,6 +8,7 @@ so that a run is served by whatever earlier runs have left, more or less than it
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ class Column:
             "format": FORMAT,
             "column": self.fingerprint,
             "end": str(chunk.end),
-            "skipped": json.dumps(chunk.skipped),
+            "skipped": json.dumps([astuple(image) for image in chunk.skipped]),
         }
         metadata["sha256"] = _digest(arrays, metadata)
         write_whole(self._path(chunk.first), save(arrays, metadata))
