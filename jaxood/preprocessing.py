@@ -1,12 +1,15 @@
 """From a uint8 image to what a model takes: a value that a weight tag carries."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError, choose, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,12 +33,21 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self):
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            require(type(value) is int, "preprocessing", f"{name} {value!r}", "a whole number")
         if not 1 <= self.crop <= self.resize:
             raise UsageError("preprocessing", f"crop {self.crop}", f"1 to resize, {self.resize}")
         choose("interpolation", self.interpolation, ("bilinear", "bicubic"))
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            numbers = isinstance(values, tuple) and all(type(v) in (int, float) for v in values)
+            three = numbers and len(values) == 3 and all(map(math.isfinite, values))
+            require(three, "preprocessing", f"{name} {values!r}", "three finite numbers")
+        require(min(self.std) > 0, "preprocessing", f"std {self.std}", "three numbers above 0")
 
     def normalise(
-        self, images: UInt8[Array, "n h w 3"], dtype=jnp.float32
+        self, images: UInt8[Array, "n h w 3"], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "n h w 3"]:
         """`(images / 255 - mean) / std`, on the device, in `dtype`."""
         scale = 1.0 / (255.0 * jnp.asarray(self.std, jnp.float32))
@@ -48,5 +60,15 @@ class Preprocessing:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Preprocessing":
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+    def from_dict(cls, values: Mapping) -> "Preprocessing":
+        """What `as_dict` gave, from JSON.
+
+        Raises:
+          UsageError: for anything else.
+        """
+        try:
+            channels = {name: tuple(values[name]) for name in ("mean", "std")}
+            return cls(**{**values, **channels})
+        except (TypeError, KeyError):
+            wanted = "resize, crop, interpolation, mean and std"
+            raise UsageError("preprocessing", repr(values)[:200], wanted) from None
