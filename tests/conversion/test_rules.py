@@ -42,6 +42,25 @@ def test_batch_norm_folds_as_by_hand():
     assert {array.dtype for array in made.values()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("fc.weight", np.inf, "fc.weight, which"),
+        ("fc.bias", np.nan, "fc.bias, which"),
+        ("fc.bias", 1e39, "fc.bias, which"),  # in float64: too large here
+        ("bn1.running_var", -1.0, "conv1.weight and bn1, which"),
+        ("bn1.running_mean", np.nan, "bn1, which"),
+        ("bn1.weight", -np.inf, "bn1, which"),
+    ],
+)
+def test_values_that_are_not_finite_are_named(key, value, named):
+    network = import_torchvision("torchvision.models").resnet18(num_classes=3)
+    arrays = {name: tensor.double().numpy() for name, tensor in network.state_dict().items()}
+    arrays[key].flat[-1] = value
+    with pytest.raises(UsageError, match=f"^checkpoint: got .*{named} give values that are not"):
+        convert_state_dict(arrays, "resnet18")
+
+
 @pytest.fixture(scope="module")
 def mobilenet():
     with torch.device("meta"):
@@ -75,7 +94,7 @@ def test_all_problems_are_in_one_message(mobilenet):
         assert part in message, message
 
 
-def test_a_layer_too_many_has_no_place(mobilenet):
+def test_a_layer_too_many_is_named(mobilenet):
     wrong = dict(mobilenet)
     for part in ("weight", "bias", "running_mean", "running_var"):
         wrong[f"features.19.conv.3.{part}"] = np.zeros(320)
@@ -84,7 +103,7 @@ def test_a_layer_too_many_has_no_place(mobilenet):
         convert_state_dict(wrong, "mobilenet_v2")
 
 
-def test_two_arrays_for_one_place_are_named():
+def test_two_arrays_for_one_parameter_are_named():
     names = ("vit_b_16", "encoder.layers.encoder_layer_3.mlp.")
     with torch.device("meta"):
         network = import_torchvision("torchvision.models").vit_b_16()
