@@ -95,7 +95,7 @@ def impute_linear(
     tolerance: float = TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Imputed:
-    """Linear imputation without noise; a row depends on its own image and mask only.
+    """Linear imputation without noise; a row depends on its image and its mask only.
 
     Args:
       start: where to begin, such as what a smaller mask of the same image gave; default: the
@@ -140,8 +140,8 @@ def impute_zero(images, removed, start=None) -> Imputed:
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    places = np.arange(size)
-    weights = np.exp(-0.5 * ((places[:, None] - places) / sigma) ** 2)
+    offsets = np.arange(size)
+    weights = np.exp(-0.5 * ((offsets[:, None] - offsets) / sigma) ** 2)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

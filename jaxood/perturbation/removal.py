@@ -22,10 +22,10 @@ CONVENTIONS: tuple[Convention, ...] = ("exact", "notebook")
 
 def percentiles(ascending: Float[Array, "b p"], q: tuple[float, ...]) -> Float[Array, "b t"]:
     """NumPy's linear percentiles of sorted rows, in float32 and with its rounding."""
-    places = np.asarray(q, np.float64) / 100 * (ascending.shape[1] - 1)
-    below = np.floor(places).astype(int)
+    ranks = np.asarray(q, np.float64) / 100 * (ascending.shape[1] - 1)
+    below = np.floor(ranks).astype(int)
     above = np.minimum(below + 1, ascending.shape[1] - 1)
-    share = jnp.asarray(places - below, jnp.float32)[None]
+    share = jnp.asarray(ranks - below, jnp.float32)[None]
     low, high = ascending[:, below], ascending[:, above]
     step = high - low
     return jnp.where(share < 0.5, low + step * share, high - step * (1 - share))
@@ -38,9 +38,9 @@ def removal_order(
     convention: Convention,
     keys: PRNGKeyArray,
 ) -> tuple[Int[Array, "b h w"], Int[Array, "b t"]]:
-    """Each pixel's place in the order of removal, and how many go at each fraction.
+    """Each pixel's rank in the order of removal, and how many go at each fraction.
 
-    A pixel is removed at fraction t where `place < counts[:, t]`.
+    A pixel is removed at fraction t where `rank < counts[:, t]`.
     """
     b, height, width = maps.shape
     flat = maps.reshape(b, -1)
@@ -49,7 +49,7 @@ def removal_order(
     ties = jax.vmap(lambda key: jax.random.bits(key, flat.shape[1:]))(keys)
     pixels = jax.lax.broadcasted_iota(jnp.int32, flat.shape, 1)
     falling, _, order = jax.lax.sort((-relevance, ties, pixels), num_keys=2)
-    place = jax.vmap(lambda own: jnp.zeros_like(own).at[own].set(pixels[0]))(order)
+    ranks = jax.vmap(lambda row: jnp.zeros_like(row).at[row].set(pixels[0]))(order)
     if convention == "exact":
         exact = np.round(np.asarray(fractions) * height * width).astype(np.int32)
         counts = jnp.broadcast_to(jnp.asarray(exact)[None], (b, len(fractions)))
@@ -58,4 +58,4 @@ def removal_order(
         q = tuple(round(100 * (1 - fraction), 9) for fraction in fractions)
         thresholds = percentiles(rising, q)
         counts = flat.shape[1] - jax.vmap(jnp.searchsorted)(rising, thresholds)
-    return place.reshape(maps.shape), counts.astype(jnp.int32)
+    return ranks.reshape(maps.shape), counts.astype(jnp.int32)

@@ -117,7 +117,7 @@ class Rows(NamedTuple):
     """A batch on the device; see `Explained` and `removal_order`."""
 
     images: Float[Array, "b h w 3"]
-    place: Int[Array, "b h w"]
+    ranks: Int[Array, "b h w"]
     counts: Int[Array, "b t"]
     keys: PRNGKeyArray
     target: Int[Array, " b"]
@@ -140,7 +140,7 @@ def prepare(
     else:
         values = preprocessing.normalise(images)
     keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
-    ties, noise = (jax.vmap(lambda own: jax.random.fold_in(own, i))(keys) for i in (0, 1))  # noqa: B023
+    ties, noise = (jax.vmap(lambda key: jax.random.fold_in(key, i))(keys) for i in (0, 1))  # noqa: B023
     order = removal_order(maps, least_first, settings.fractions, settings.convention, ties)
     return Rows(values, *order, noise, target)
 
@@ -149,11 +149,11 @@ def perturb(
     settings: RoadSettings, rows: Rows, index: Int[Array, ""], previous: Float[Array, "b h w 3"]
 ):
     """Imputed images at the fraction of that index: with noise, and what the imputation gave."""
-    removed = rows.place < rows.counts[:, index][:, None, None]
+    removed = rows.ranks < rows.counts[:, index][:, None, None]
     imputed = IMPUTATIONS[settings.imputation](rows.images, removed, previous)
     if not settings.noise:
         return imputed.images, imputed
-    # By the fraction, not its place among the others: the same noise whatever else is asked for.
+    # By the fraction, not its index among the others: the same noise whatever else is asked for.
     numbers = jnp.asarray(np.round(np.asarray(settings.fractions) * 1e6), jnp.uint32)
     keys = jax.vmap(lambda key: jax.random.fold_in(key, numbers[index]))(rows.keys)
     return add_noise(imputed.images, removed, settings.noise, keys), imputed
@@ -264,9 +264,9 @@ def _require_map(item: Explained) -> None:
 def _require_kept(items, settings: RoadSettings, counts: Int[np.ndarray, "b t"]) -> None:
     for i, item in enumerate(items):
         pixels = item.map.size
-        for order, own in zip(ORDERS, counts[2 * i : 2 * i + 2], strict=True):
-            if own.max() >= pixels:
-                fraction = settings.fractions[int(np.argmax(own >= pixels))]
+        for order, removed in zip(ORDERS, counts[2 * i : 2 * i + 2], strict=True):
+            if removed.max() >= pixels:
+                fraction = settings.fractions[int(np.argmax(removed >= pixels))]
                 raise UsageError(
                     f"map {item.method} of {item.id}",
                     f"all {pixels} pixels removed at fraction {fraction:g} of {order}: they are "

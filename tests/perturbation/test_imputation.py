@@ -68,10 +68,10 @@ def masks(height, width, seed=0):
     found = {f"random {share}": lowest(noise, share) for share in (0.02, 0.3, 0.6, 0.9, 0.98)}
     found |= {f"smooth {share}": lowest(smooth, share) for share in (0.02, 0.5, 0.98)}
 
-    def mask(fill, *places):
+    def mask(fill, *others):
         array = np.full((height, width), fill)
-        for place in places:
-            array[place] = not fill
+        for other in others:
+            array[other] = not fill
         return array
 
     ends = slice(0, None, max(width - 1, 1))
@@ -131,11 +131,11 @@ def test_v_cycle_is_a_symmetric_positive_preconditioner():
     removed = jnp.asarray(masks(11, 13)["smooth 0.5"], jnp.float32)[None]
     levels = multigrid.hierarchy(removed)
     assert len(levels) == 2
-    places = np.flatnonzero(removed)
-    basis = jnp.eye(removed.size)[places].reshape(-1, 1, 11, 13)
+    pixels = np.flatnonzero(removed)
+    basis = jnp.eye(removed.size)[pixels].reshape(-1, 1, 11, 13)
 
     def matrix(operator):
-        return np.asarray(jax.vmap(operator)(basis)).reshape(len(places), -1)[:, places]
+        return np.asarray(jax.vmap(operator)(basis)).reshape(len(pixels), -1)[:, pixels]
 
     a = matrix(lambda x: multigrid.product(levels[0], x))
     m = matrix(lambda x: multigrid.v_cycle(levels, x, multigrid.together))

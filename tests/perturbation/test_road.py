@@ -1,65 +1,26 @@
-"""Removal conventions, ROAD curves and the command, by hand and against grad-cam's metrics."""
-
-import csv
-import json
-from pathlib import Path
+"""Removal conventions and ROAD curves, by hand and against grad-cam's metrics."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from PIL import Image
+from redness import SIDE, picture, redness
 from references import imagenet_photographs, import_torchvision, mobilenet_checkpoint
 
-from jaxood.cli import main
+import jaxood
 from jaxood.errors import UsageError
-from jaxood.models.registry import LoadedModel
-from jaxood.outputs import LinearHead, ModelOutputs
-from jaxood.perturbation import results
+from jaxood.parallel import data_mesh
 from jaxood.perturbation.removal import removal_order
 from jaxood.perturbation.road import (
-    Curves,
     Explained,
     RoadSettings,
     area,
     mean_interval,
     road_curves,
 )
-from jaxood.preprocessing import Preprocessing
+from jaxood.runner.runner import Runner
 
-SIDE = 16
 FRACTIONS = (0.0, 0.25, 0.5, 0.9)
-
-
-class Redness(nnx.Module):
-    """Class 0 when the picture is red on average, 1 when blue; cells of 4 x 4 pixels."""
-
-    preprocessing = Preprocessing(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-    def __init__(self):
-        self.kernel = nnx.Param(jnp.array([[1.5, -1.5], [0.0, 0.0], [-1.5, 1.5]]))
-
-    @property
-    def head(self):
-        return LinearHead(self.kernel[...], jnp.zeros(2))
-
-    def __call__(self, images):
-        cells = images.reshape(len(images), 4, SIDE // 4, 4, SIDE // 4, 3).mean(axis=(2, 4))
-        pooled = cells.mean(axis=(1, 2))
-        return ModelOutputs(cells, pooled, self.head(pooled))
-
-
-def redness():
-    model = Redness()
-    return LoadedModel(model, model.preprocessing, "redness", "own", "0" * 64, "float32")
-
-
-def picture(seed=0):
-    """A red square on grey, upper left; noise all over."""
-    image = np.random.default_rng(seed).integers(90, 150, (SIDE, SIDE, 3))
-    image[2:8, 2:8] = (220, 40, 40)
-    return image.astype(np.uint8)
 
 
 def item(name="a", method="true", seed=0):
@@ -71,19 +32,16 @@ def item(name="a", method="true", seed=0):
 
 def curves(items, batch_size=4, seed=0, model=None, **settings):
     settings = RoadSettings(**({"fractions": FRACTIONS} | settings))
-    mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-    run = road_curves(
-        model or redness(), items, settings, batch_size=batch_size, seed=seed, mesh=mesh
-    )
-    return list(run)
+    runner = Runner(model or redness(), data_mesh(jax.devices()[:1]))
+    return list(road_curves(runner, items, settings, batch_size=batch_size, seed=seed))
 
 
 def removed(maps, least, fractions, convention, seed=0):
     maps = jnp.asarray(maps, jnp.float32)
     least = jnp.full(len(maps), least)
     keys = jax.random.split(jax.random.key(seed), len(maps))
-    place, counts = removal_order(maps, least, fractions, convention, keys)
-    return np.asarray(place[:, None] < counts[:, :, None, None])
+    ranks, counts = removal_order(maps, least, fractions, convention, keys)
+    return np.asarray(ranks[:, None] < counts[:, :, None, None])
 
 
 def test_exact_convention_by_hand():
@@ -125,8 +83,8 @@ def test_notebook_convention_is_numpys_percentile(kind):
     fractions = tuple(i / 50 for i in range(48))
     for least in (False, True):
         ours = removed(maps, least, fractions, "notebook")
-        for own, mask in zip(maps, ours, strict=True):
-            relevance = 1 - own if least else own
+        for plain, mask in zip(maps, ours, strict=True):
+            relevance = 1 - plain if least else plain
             for fraction, at in zip(fractions, mask, strict=True):
                 threshold = np.percentile(relevance, round(100 - 100 * fraction))
                 np.testing.assert_array_equal(at, relevance >= np.float32(threshold))
@@ -143,9 +101,9 @@ def test_faithful_map_beats_its_own_pixels_shuffled():
 
 def test_first_point_is_the_model_on_the_whole_image():
     model = redness()
-    own = curves([item()])[0]
+    (found,) = curves([item()])
     logits = model.module(model.preprocessing.normalise(jnp.asarray(picture())[None])).logits
-    np.testing.assert_allclose(own.confidence[:, 0], jax.nn.softmax(logits)[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(found.confidence[:, 0], jax.nn.softmax(logits)[0, 0], rtol=1e-5)
 
 
 def test_same_seed_same_curves_in_any_batch():
@@ -164,20 +122,21 @@ def test_same_seed_same_curves_in_any_batch():
 def test_devices_share_the_rows():
     items = [item("a"), item("b", "shuffled", 1), item("c", seed=2)]
     settings = RoadSettings(FRACTIONS)
-    shared = list(road_curves(redness(), items, settings, batch_size=8))
-    assert len(jax.devices()) > 1
-    for one, own in zip(shared, curves(items), strict=True):
-        np.testing.assert_allclose(one.confidence, own.confidence, atol=1e-5)
+    runner = Runner(redness())
+    assert runner.mesh.size == len(jax.devices()) == 8
+    shared = list(road_curves(runner, items, settings, batch_size=8))
+    for several, one in zip(shared, curves(items), strict=True):
+        np.testing.assert_allclose(several.confidence, one.confidence, atol=1e-5)
 
 
 def test_imputing_before_or_after_normalisation_is_the_same_without_noise():
     after, before = (
-        curves([item()], noise=0.0, before_normalisation=place)[0] for place in (False, True)
+        curves([item()], noise=0.0, before_normalisation=before)[0] for before in (False, True)
     )
     np.testing.assert_allclose(after.confidence, before.confidence, atol=1e-3)
     noisy = curves([item()], noise=0.1, before_normalisation=True)[0]
     weak = curves([item()], noise=0.1)[0]  # a tenth of a deviation, not of the whole range
-    drift = [np.abs(own.confidence - after.confidence)[:, 1:].sum() for own in (noisy, weak)]
+    drift = [np.abs(one.confidence - after.confidence)[:, 1:].sum() for one in (noisy, weak)]
     assert drift[0] > 2 * drift[1] > 0
 
 
@@ -210,7 +169,7 @@ def test_area_and_interval_by_hand():
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")  # of what grad-cam imports
-def test_curves_equal_grad_cams():
+def test_curves_equal_grad_cams(tmp_path):
     """The real MobileNetV2 in torch, grad-cam's imputation and removal, without noise."""
     torch = pytest.importorskip("torch")
     import_torchvision()
@@ -223,7 +182,7 @@ def test_curves_equal_grad_cams():
     reference = mobilenet_v2()
     reference.load_state_dict(torch.load(mobilenet_checkpoint(), weights_only=True))
     reference.eval()
-    model = converted_mobilenet()
+    model = converted_mobilenet(tmp_path)
     draws = np.random.default_rng(0).random((2, 7, 7), np.float32)
     maps = np.asarray(heatmap(jnp.asarray(draws), (224, 224)))
     images = np.stack([read(path, model.preprocessing) for path in imagenet_photographs()[3:5]])
@@ -233,8 +192,8 @@ def test_curves_equal_grad_cams():
 
     percentiles = (90, 40)
     items = [
-        Explained(str(i), *values, "given", own)
-        for i, (values, own) in enumerate(zip(zip(images, target, strict=True), maps, strict=True))
+        Explained(str(i), image, int(label), "given", given)
+        for i, (image, label, given) in enumerate(zip(images, target, maps, strict=True))
     ]
     ours = curves(
         items,
@@ -243,105 +202,17 @@ def test_curves_equal_grad_cams():
         convention="notebook",
         noise=0.0,
     )
-    wanted = [lambda logits, own=own: torch.softmax(logits, 0)[int(own)] for own in target]
+    wanted = [lambda logits, label=label: torch.softmax(logits, 0)[int(label)] for label in target]
     removals = (road.RemoveMostRelevantFirst, road.RemoveLeastRelevantFirst)
     for order, removal in enumerate(removals):
-        for place, q in enumerate(percentiles):
+        for column, q in enumerate(percentiles):
             metric = road.PerturbationConfidenceMetric(removal(q, road.NoisyLinearImputer(0.0)))
             theirs = metric(torch.tensor(inputs), maps, wanted, reference, return_diff=False)
-            own = [curve.confidence[order, place] for curve in ours]
-            np.testing.assert_allclose(own, theirs, atol=1e-3)
+            found = [curve.confidence[order, column] for curve in ours]
+            np.testing.assert_allclose(found, theirs, atol=1e-3)
 
 
-def converted_mobilenet():
-    import tempfile
-
-    from jaxood.conversion import convert_checkpoint
-    from jaxood.models.loading import load_model
-
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder, "weights.safetensors")
-        convert_checkpoint(mobilenet_checkpoint(), weights, "mobilenet_v2", "IMAGENET1K_V1")
-        return load_model("mobilenet_v2", weights)
-
-
-@pytest.fixture
-def photos(tmp_path, monkeypatch):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for seed in range(3):
-        Image.fromarray(picture(seed)).save(folder / f"{seed}.png")
-    (folder / "broken.png").write_bytes(b"no image")
-    (tmp_path / "redness_model.py").write_text(
-        "from test_road import Redness\n\ndef build():\n    return Redness()\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return folder
-
-
-def command(photos, *more, output="out"):
-    arguments = [str(photos), "--model", "redness_model:build", "--steps", "5"]
-    arguments += ["--batch-size", "8", "--random-maps", "2", *more]
-    return main("road", [*arguments, "--output", str(photos.parent / output)])
-
-
-@pytest.mark.long
-def test_command_writes_resumes_and_compares(photos, capsys):
-    maps = photos.parent / "maps.npz"
-    reds = [picture(seed)[..., 0].astype(np.float32) for seed in range(3)]
-    ids = [str(photos / f"{seed}.png") for seed in range(3)] + [str(photos / "broken.png")]
-    np.savez(maps, ids=ids, mine=np.stack([*reds, reds[0]]))
-    more = ("--methods", "banzhaf", "--maps", f"mine={maps}")
-    assert command(photos, *more) == 0
-    out = photos.parent / "out"
-    printed = capsys.readouterr().out
-    assert "1 of 4 images left out" in printed and "3/3 MoRF, 3/3 LeRF" in printed
-    found = json.loads((out / "curves.json").read_text())
-    assert list(found["methods"]) == ["banzhaf", "mine", "random"]
-    assert found["fractions"] == [0.0, 0.2, 0.4, 0.6, 0.8]
-    assert json.loads((out / "manifest.json").read_text())["imputed"] == "normalised images"
-    areas = list(csv.DictReader((out / "areas.csv").read_text().splitlines()))
-    assert len(areas) == 9 and len((out / "curves.csv").read_text().splitlines()) == 91
-    mean = np.mean([float(row["morf"]) for row in areas if row["method"] == "mine"])
-    assert found["methods"]["mine"]["areas"]["morf"]["mean"] == pytest.approx(mean, abs=1e-6)
-    for name in ("road.png", "strip.png"):
-        assert np.asarray(Image.open(out / name).convert("L")).std() > 10
-
-    assert command(photos / "0.png", "--methods", "banzhaf", output="../one") == 0
-    assert "/1 MoRF" in capsys.readouterr().out and (photos.parent / "one" / "areas.csv").exists()
-
-    lines = (out / "curves.jsonl").read_bytes()
-    (out / "curves.jsonl").write_bytes(lines[:-40])  # interrupted while it wrote
-    assert command(photos, *more) == 0
-    assert sorted((out / "curves.jsonl").read_bytes().splitlines()) == sorted(lines.splitlines())
-    assert json.loads((out / "curves.json").read_text()) == found
-    assert command(photos, *more, "--noise", "0.2") == 0  # other settings: computed anew
-    assert len((out / "curves.jsonl").read_bytes().splitlines()) == 2 * len(lines.splitlines())
-    assert json.loads((out / "curves.json").read_text()) != found
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (("--methods", "banzaf"), "Did you mean banzhaf"),
-        (("--maps", "mine"), "NAME=FILE.npz"),
-        (("--maps", "mine=nothing.npz"), "an NPZ file of arrays"),
-        (("--thresholds", "0.5", "1"), "less than 1"),
-        (("--strip", "0.3"), "one of the fractions measured"),
-        (("--imputation", "liner"), "Did you mean linear"),
-        (("--steps", "0"), "not at least 1"),
-    ],
-)
-def test_command_refuses(photos, capsys, more, message):
-    assert command(photos, *more) == 2
-    assert message in capsys.readouterr().err
-    assert not (photos.parent / "out").exists()
-
-
-def test_random_maps_become_their_mean():
-    one = Curves("a", "random/0", 1, np.ones((2, 3)), np.ones((2, 3), bool), 3, 0.1)
-    two = one._replace(method="random/1", confidence=np.zeros((2, 3)), iterations=5)
-    joined = results.join_random([one, two])
-    assert list(joined) == ["random"] and joined["random"]["a"].iterations == 5
-    np.testing.assert_array_equal(joined["random"]["a"].confidence, 0.5)
+def converted_mobilenet(folder):
+    weights = folder / "weights.safetensors"
+    jaxood.convert(mobilenet_checkpoint(), weights)
+    return jaxood.load_model(weights)
