@@ -1,14 +1,21 @@
-"""Strict JAX for every test: eight virtual CPU devices, no silent promotion of rank or type."""
+"""Strict JAX for every test: eight virtual CPU devices, no silent promotion of rank or type.
+
+Every annotation of the package is checked at run time, shapes among them.
+"""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import jax
-import pytest
+from jaxtyping import install_import_hook
+
+# Before anything of the package is imported.
+install_import_hook("jaxood", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compiling
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -20,7 +27,9 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_compiled():
-    """What a file compiled takes gigabytes by the end of all of them."""
+def compile_as_it_runs(request):
+    """Files marked `optimised` have XLA's optimisations, the others go without, for their time."""
+    optimised = any(mark.name == "optimised" for mark in request.node.iter_markers())
+    jax.config.update("jax_disable_most_optimizations", not optimised)
     yield
-    jax.clear_caches()
+    jax.clear_caches()  # what a file compiled takes gigabytes by the end of all of them
