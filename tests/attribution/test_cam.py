@@ -462,7 +462,7 @@ def test_model_without_stages(model, images):
         def __call__(self, images):
             return self.inner(images)
 
-    for name in ("grad-cam", "score-cam", "eigencam"):
+    for name in ("grad-cam", "score-cam", "eigencam", "smoothgrad-cam++"):
         chex.assert_trees_all_close(
             compute(name, Stageless(), images),
             compute(name, model, images),

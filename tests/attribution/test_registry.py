@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contexts import KEY, context_of, context_of_map
+from contexts import KEY, MapModel, context_of, context_of_map
 from flax import nnx
 
-from jaxood.attribution.coalitions import Banzhaf, Shapley
+from jaxood.attribution.coalitions import Banzhaf, Shapley, position_values
 from jaxood.attribution.gradient_cam import GradCAM
 from jaxood.attribution.registry import ATTRIBUTIONS, attribution, attributions
 from jaxood.attribution.score_cam import ScoreCAM
@@ -194,6 +194,27 @@ def test_a_model_that_does_not_pool_by_the_mean_is_refused(name):
         given = context_of_map(jnp.ones((2, 3, 3, 8)), head, pooling=pooling)
         with pytest.raises(UsageError, match=f"method {name}: got a model"):
             attribution(name)(given)
+
+
+@pytest.mark.parametrize("value", ["banzhaf", "shapley"])
+def test_coalition_values_are_those_of_the_target_with_the_runs_key(value):
+    rng = np.random.default_rng(0)
+    head = LinearHead(jnp.asarray(rng.normal(size=(8, 4)).astype(np.float32)), jnp.zeros(4))
+    given = context_of_map(jnp.asarray(rng.random((2, 3, 3, 8), np.float32)), head)
+    other = dataclasses.replace(given, target=jnp.array([3, 1]))
+    expected = position_values(given.feature_map, head, KEY, value, 20, jnp.array([3, 1])).values
+    np.testing.assert_array_equal(attribution(value, coalitions=20)(other), expected)
+
+
+def test_noisy_images_go_through_a_model_without_stages_again():
+    """The gradient through a norm depends on the image; a linear head's would not."""
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.normal(size=(3, 4)).astype(np.float32))
+    model = MapModel(NormLinearHead(jnp.ones(3), jnp.zeros(3), kernel, jnp.zeros(4)))
+    given = context_of(model, IMAGES, jnp.array([1, 2, 3]))
+    still = attribution("smoothgrad-cam++", noise=0.0)(given)
+    np.testing.assert_allclose(still, attribution("grad-cam++")(given), rtol=1e-4, atol=1e-6)
+    assert jnp.abs(attribution("smoothgrad-cam++")(given) - still).max() > 1e-2 * still.max()
 
 
 def test_energy_asks_for_no_target():
