@@ -7,7 +7,7 @@ Adversarial Attacks", NeurIPS 2018, eq. 2, on the penultimate features alone (Op
 The NNGuide code reads pooled ones, before a norm that belongs to the head.
 
 | name | z | S |
-| mahalanobis | penultimate | covariance of all rows around their own class mean |
+| mahalanobis | penultimate | covariance of all rows around their class mean |
 | mahalanobis-nnguide | pooled, L2-normalised, then standardised | unweighted mean over classes of |
 |  | | the (biased) covariance of each |
 | ssd | the same | one class, no labels: SSD of Sehwag et al., ICLR 2021, with one cluster |

@@ -58,5 +58,7 @@ def test_balanced_draw_is_random_within_a_class():
 
 def test_random_draw_ignores_labels():
     labels = np.repeat([0, 1], [990, 10])
-    plain, labelled = (draw_bank(1000, own, 0.1, jax.random.key(0)) for own in (None, labels))
+    plain, labelled = (
+        draw_bank(1000, classes, 0.1, jax.random.key(0)) for classes in (None, labels)
+    )
     np.testing.assert_array_equal(plain, labelled)
