@@ -79,7 +79,7 @@ def check_detector(part: "str | Method | Part | type[Part]") -> None:
 
 def _require_parameters(part: Part) -> None:
     kind, name = type(part), name_of(part)
-    frozen = is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    frozen = is_dataclass(kind) and kind.__dataclass_params__.frozen
     require(frozen, name, kind.__qualname__, "a frozen dataclass: @dataclass(frozen=True)")
     try:
         kind(), hash(part)
