@@ -24,7 +24,6 @@ from jaxood.flows.evaluate import require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.maps import MapSource, read_maps, unique
-from jaxood.perturbation.removal import Convention
 from jaxood.perturbation.results import (
     RANDOM,
     append_curves,
@@ -239,7 +238,7 @@ def road(
     steps: int = 50,
     fractions: Sequence[float] | None = None,
     strip: Sequence[float] | None = None,
-    convention: Convention = "exact",
+    convention: str = "exact",
     imputation: str = "linear",
     noise: float = 0.01,
     before_normalisation: bool = False,

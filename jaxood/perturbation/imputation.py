@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from jaxood.errors import UsageError, choose, require
+from jaxood.outputs import AnyArray
 from jaxood.perturbation import multigrid
 
 TOLERANCE = 3e-4  # of the image's range of values
@@ -165,7 +166,7 @@ def add_noise(
     images: Float[Array, "b h w c"],
     removed: Bool[Array, "b h w"],
     scale: float,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " b"],
 ) -> Float[Array, "b h w c"]:
     """Adds `scale` times a standard normal value to removed pixels, a key an image."""
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
@@ -176,13 +177,17 @@ _compiled = partial(jax.jit, static_argnums=0)(lambda name, *rows: IMPUTATIONS[n
 
 
 def impute(
-    images: Float[Array, "b h w c"],
-    removed: Bool[Array, "b h w"],
+    images: AnyArray,
+    removed: AnyArray,
     method: str = "linear",
     noise: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> Imputed:
     """Checks, compiles and runs an imputation; the noise of row i comes from `fold_in(key, i)`.
+
+    Args:
+      images: [b, h, w, c].
+      removed: the mask of each, [b, h, w].
 
     Raises:
       UsageError: for shapes that differ, an unknown method, noise without a key, or a mask that

@@ -32,7 +32,9 @@ COARSEST = 8  # cells of the longer side at which there is no coarser grid
 COARSEST_SWEEPS = 16
 
 Field = Float[Array, "c h w"]
-Stage = Callable[..., Field]
+Coarse = Float[Array, "c h2 w2"]  # of the next grid
+Fields = Float[Array, "_ _ _"]  # of one channel or of all, of any grid
+Stage = Callable[..., Fields]
 
 
 class Level(NamedTuple):
@@ -61,13 +63,13 @@ def product(level: Level, x: Field) -> Field:
     return level.diagonal * x - level.f * neighbour_sum(level.f * x)
 
 
-def _pool(x: Field) -> Field:
+def _pool(x: Field) -> Coarse:
     """Sums of 2 x 2; an odd last row or column is joined with nothing."""
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2)))
     return (x[:, ::2, ::2] + x[:, 1::2, ::2]) + (x[:, ::2, 1::2] + x[:, 1::2, 1::2])
 
 
-def _spread(x: Field, fine: Field) -> Field:
+def _spread(x: Coarse, fine: Field) -> Field:
     """The transpose of `_pool`: each cell's value to its 2 x 2, cut to the fine grid."""
     c, height, width = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (c, height, 2, width, 2))
@@ -90,7 +92,7 @@ def hierarchy(removed: Float[Array, "1 h w"]) -> list[Level]:
         f = jnp.sqrt(share)
 
 
-def separate(stage: Stage, first: Field, *others: Field) -> Field:
+def separate(stage: Stage, first: Fields, *others: Fields) -> Fields:
     """`stage(first, *others)`, computed once, for XLA's CPU backend.
 
     That backend fuses a stencil into the next one by computing it anew for every neighbour, so a
@@ -107,7 +109,7 @@ def separate(stage: Stage, first: Field, *others: Field) -> Field:
     )
 
 
-def together(stage: Stage, *fields: Field) -> Field:
+def together(stage: Stage, *fields: Fields) -> Fields:
     """`stage(*fields)`, for the other backends."""
     return stage(*fields)
 
@@ -124,7 +126,7 @@ def _corrected(correction, x, f):
     return x + jnp.where(f > 0, _spread(correction, x), 0.0)
 
 
-def v_cycle(levels: list[Level], b: Field, run: Callable[..., Field]) -> Field:
+def v_cycle(levels: list[Level], b: Field, run: Callable[..., Fields]) -> Field:
     """An approximate solution of A x = b; linear, symmetric and positive in b.
 
     Args:

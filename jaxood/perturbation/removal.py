@@ -9,15 +9,12 @@ least relevant first (LeRF) the relevance is turned round.
   x = 0 removes the largest one. LeRF: the same rule on 1 - map.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
-Convention = Literal["exact", "notebook"]
-CONVENTIONS: tuple[Convention, ...] = ("exact", "notebook")
+CONVENTIONS = ("exact", "notebook")
 
 
 def percentiles(ascending: Float[Array, "b p"], q: tuple[float, ...]) -> Float[Array, "b t"]:
@@ -35,8 +32,8 @@ def removal_order(
     maps: Float[Array, "b h w"],
     least_first: Bool[Array, " b"],
     fractions: tuple[float, ...],
-    convention: Convention,
-    keys: PRNGKeyArray,
+    convention: str,
+    keys: Key[Array, " b"],
 ) -> tuple[Int[Array, "b h w"], Int[Array, "b t"]]:
     """Each pixel's rank in the order of removal, and how many go at each fraction.
 

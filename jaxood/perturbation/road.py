@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt8, UInt32
 
 from jaxood.context import Model
 from jaxood.errors import UsageError, choose
@@ -29,7 +29,7 @@ from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import rounded_up, shard
 from jaxood.perturbation.imputation import IMPUTATIONS, add_noise
-from jaxood.perturbation.removal import CONVENTIONS, Convention, removal_order
+from jaxood.perturbation.removal import CONVENTIONS, removal_order
 from jaxood.preprocessing import Preprocessing
 from jaxood.runner.runner import Runner
 
@@ -50,7 +50,7 @@ class RoadSettings:
     """
 
     fractions: tuple[float, ...] = tuple(i / 50 for i in range(50))
-    convention: Convention = "exact"
+    convention: str = "exact"
     imputation: str = "linear"
     noise: float = 0.01
     before_normalisation: bool = False
@@ -97,13 +97,15 @@ class Curves(NamedTuple):
     iterations: int
     residual: float
 
-    def areas(self, fractions: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def areas(self, fractions: tuple[float, ...]) -> tuple[float, float, float]:
         """MoRF, LeRF and combined."""
-        morf, lerf = (area(curve, fractions) for curve in self.confidence)
+        morf, lerf = (float(area(curve, fractions)) for curve in self.confidence)
         return morf, lerf, (lerf - morf) / 2
 
 
-def area(curve: Float[np.ndarray, "*n t"], fractions: tuple[float, ...]) -> np.ndarray:
+def area(
+    curve: Float[np.ndarray, "*n t"], fractions: tuple[float, ...]
+) -> Float[np.ndarray, "*n"] | np.floating:
     """Trapezoid rule over the fraction removed."""
     return np.trapezoid(curve, fractions, axis=-1)
 
@@ -119,7 +121,7 @@ class Rows(NamedTuple):
     images: Float[Array, "b h w 3"]
     ranks: Int[Array, "b h w"]
     counts: Int[Array, "b t"]
-    keys: PRNGKeyArray
+    keys: Key[Array, " b"]
     target: Int[Array, " b"]
 
 
@@ -131,7 +133,7 @@ def prepare(
     images: UInt8[Array, "b h w 3"],
     maps: Float[Array, "b h w"],
     least_first: Bool[Array, " b"],
-    numbers: Int[Array, " b"],
+    numbers: UInt32[Array, " b"],
     target: Int[Array, " b"],
 ) -> Rows:
     """Puts pixels in order; the values to impute are normalised or in [0, 1]."""
