@@ -1,5 +1,6 @@
 """Maps from elsewhere, to be tested beside our own."""
 
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,17 +9,22 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxood.errors import UsageError, require
+from jaxood.outputs import AnyArray
 
-MapSource = str | Path | Float[np.ndarray, "n h w"]
+MapSource = str | Path | AnyArray  # a file, or [n, h, w]
 
 
 def unique(ids: Sequence[str]) -> list[str]:
     """The ids, those that come again with a number: "a.png", "a.png (2)"."""
-    seen: dict[str, int] = {}
+    taken, seen = set(ids), dict.fromkeys(ids, 0)
     names = []
     for image in ids:
-        seen[image] = seen.get(image, 0) + 1
-        names.append(image if seen[image] == 1 else f"{image} ({seen[image]})")
+        seen[image] += 1
+        name = image
+        while seen[image] > 1 and (name := f"{image} ({seen[image]})") in taken:
+            seen[image] += 1
+        taken.add(name)
+        names.append(name)
     return names
 
 
@@ -40,12 +46,11 @@ def read_maps(
         require(bool(name) and "/" not in name, "maps", repr(name), "a name without a slash")
         free = name not in taken and name != "random"
         require(free, "maps", name, "a name that is not taken")
-        if isinstance(source, np.ndarray):
-            _require_maps(name, source, len(ids))
-            found[name] = list(source.astype(np.float32))
+        if not isinstance(source, str | os.PathLike):
+            found[name] = list(_maps(name, np.asarray(source), len(ids)))
             continue
         listed, maps = _arrays(str(source), name)
-        by_id = dict(zip(listed, maps.astype(np.float32), strict=True))
+        by_id = dict(zip(listed, maps, strict=True))
         twice = len(listed) - len(by_id)
         require(not twice, "maps", f"{source} with {twice} ids that repeat", "an id once")
         lacking = [image for image in ids if image not in by_id]
@@ -56,10 +61,10 @@ def read_maps(
     return found
 
 
-def _arrays(file: str, name: str) -> tuple[list[str], np.ndarray]:
+def _arrays(file: str, name: str) -> tuple[list[str], Float[np.ndarray, "n h w"]]:
     """`ids` and the array of that name in an NPZ file."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             if not hasattr(arrays, "files"):
                 raise ValueError("one array, not several by name")
             for needed in ("ids", name):
@@ -75,13 +80,17 @@ def _arrays(file: str, name: str) -> tuple[list[str], np.ndarray]:
         wanted = "an NPZ file of arrays"
         raise UsageError("maps", f"{file} ({type(error).__name__})", wanted) from None
     require(ids.ndim == 1, "maps", f"ids {ids.shape} in {file}", "a list of image names")
-    _require_maps(f"{name} in {file}", maps, len(ids))
-    return list(map(str, ids)), maps
+    return list(map(str, ids)), _maps(f"{name} in {file}", maps, len(ids))
 
 
-def _require_maps(name: str, maps: np.ndarray, images: int) -> None:
+def _maps(name: str, maps: np.ndarray, images: int) -> Float[np.ndarray, "n h w"]:
+    """Maps in float32, when they are a map an image."""
     numbers = np.issubdtype(maps.dtype, np.floating) or np.issubdtype(maps.dtype, np.integer)
     fits = numbers and maps.ndim == 3 and len(maps) == images and maps.size > 0
     got = f"{name}, {maps.dtype} {maps.shape}"
     require(fits, "maps", got, f"numbers [{images}, h, w], a map an image")
-    require(bool(np.isfinite(maps).all()), "maps", f"{name} with nan or inf", "finite values")
+    with np.errstate(over="ignore"):
+        maps = maps.astype(np.float32)
+    wanted = "values that are finite in float32"
+    require(bool(np.isfinite(maps).all()), "maps", f"{name} with nan or inf", wanted)
+    return maps
