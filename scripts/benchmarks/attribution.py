@@ -215,10 +215,10 @@ def feature_maps(weights: str, images: list[str], count: int):
     import jax.numpy as jnp
     from flax import nnx
 
-    from jaxood.data.images import ImageFiles
-    from jaxood.models.loading import load_model
+    from jaxood.data.files import ImageFiles
+    from jaxood.flows.sources import load_model
 
-    model = load_model("mobilenet_v2", weights=Path(weights))
+    model = load_model(weights, arch="mobilenet_v2")
     files = ImageFiles.from_paths([Path(image) for image in images])
     batch = next(files.batches(model.preprocessing, min(count, len(files))))
     graphdef, state = nnx.split(model.module)
@@ -229,4 +229,4 @@ def feature_maps(weights: str, images: list[str], count: int):
         return outputs.feature_map
 
     feature_map = features(state, jnp.asarray(batch.images))[batch.valid]
-    return feature_map, model.module.head
+    return feature_map, model.head

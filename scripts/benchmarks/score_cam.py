@@ -25,16 +25,17 @@ def run(args: argparse.Namespace) -> dict:
     from jaxood.attribution.score_cam import ScoreCAM
     from jaxood.compiling import jit
     from jaxood.context import Context
-    from jaxood.conversion import convert_checkpoint
+    from jaxood.conversion import convert
     from jaxood.conversion.parity import import_publisher
-    from jaxood.data.suites import mobilenet_v2_checkpoint, photos_suite
-    from jaxood.models.loading import load_model
+    from jaxood.data.suites import photos_suite
+    from jaxood.demo.photos import mobilenet_v2_checkpoint
+    from jaxood.flows.sources import load_model
 
     checkpoint = mobilenet_v2_checkpoint()
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "mobilenet_v2.safetensors"
-        convert_checkpoint(checkpoint, weights)
-        model = load_model("mobilenet_v2", weights)
+        convert(checkpoint, weights)
+        model = load_model(weights, arch="mobilenet_v2")
     graph, state = nnx.split(model.module)
     reference = import_publisher("torchvision.models").mobilenet_v2()
     TorchScoreCAM = import_publisher("torchcam.methods").ScoreCAM

@@ -32,7 +32,7 @@ def model(torch_model):
 
 @pytest.fixture(scope="module")
 def images():
-    pixels = np.stack([read(path, SMALL) for path in imagenet_photographs()[:2]])
+    pixels = np.stack([read(str(path), SMALL) for path in imagenet_photographs()[:2]])
     return SMALL.normalise(jnp.asarray(pixels))
 
 
