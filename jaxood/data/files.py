@@ -128,7 +128,7 @@ class ImageFiles:
 
         def load(index):
             try:
-                return read(self.path(index), preprocessing), b""
+                return read(self.path(int(index)), preprocessing), b""
             except UndecodableImage as error:
                 empty = np.zeros((side, side, 3), np.uint8)
                 return empty, printable(str(error)).encode()

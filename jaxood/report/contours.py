@@ -19,7 +19,7 @@ class Panel(NamedTuple):
 
 def draw_contours(
     path: Path,
-    axes: Sequence[Float[np.ndarray, " a"]],
+    axes: Sequence[Float[np.ndarray, " _"]],
     panels: Mapping[str, Panel],
     points: Float[np.ndarray, "n 2"],
     labels: Int[np.ndarray, " n"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from jaxood.files import write_whole
 from jaxood.perturbation.results import AREAS, RANDOM
@@ -64,7 +64,7 @@ def draw_strip(
     pictures: UInt8[np.ndarray, "r t h w 3"],
     rows: Sequence[tuple[str, str]],
     fractions: Sequence[float],
-    confidence: Sequence[Sequence[float]],
+    confidence: Sequence[Float[np.ndarray, " t"]],
     title: str,
 ) -> None:
     """A column a fraction, the class's probability below each picture.

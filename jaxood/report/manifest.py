@@ -31,7 +31,7 @@ def manifest(
 
     devices = jax.local_devices()
     return {
-        "arguments": {name: plain(value) for name, value in arguments.items() if name != "run"},
+        "arguments": {name: plain(value) for name, value in arguments.items()},
         "model": {
             "name": model.name,
             "tag": model.tag,

@@ -1,196 +1,166 @@
-"""Decoding bit for bit as torchvision does it; batches of one size; what is named and left out."""
+"""Images in memory, and whatever a user calls images."""
 
-import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import encoded, picture
 from PIL import Image
-from references import import_torchvision, package_file
 
-from jaxood.data.decode import UndecodableImage, decode
-from jaxood.data.images import Arrays, ImageFiles
+from jaxood.data.decode import decode
+from jaxood.data.files import ImageFiles
+from jaxood.data.images import Arrays, ImageSet, Pictures
+from jaxood.data.sources import image_set
 from jaxood.errors import UsageError
 from jaxood.preprocessing import Preprocessing
 
 SMALL = Preprocessing(40, 32)
+RNG = np.random.default_rng(0)
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    content = io.BytesIO()
-    image.save(content, kind, **options)
-    return content.getvalue()
+def arrays(*shape):
+    return RNG.integers(0, 256, shape, dtype=np.uint8)
 
 
-def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    generator = np.random.default_rng(width * height)
-    coarse = generator.integers(0, 256, (height // 7 + 2, width // 7 + 2, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+@pytest.fixture(params=["arrays", "pictures", "files"])
+def images(request, tmp_path) -> ImageSet:
+    """Five labelled images."""
+    labels, pixels = np.array([4, 1, 0, 3, 2]), arrays(5, 32, 32, 3)
+    if request.param == "arrays":
+        return Arrays(pixels, labels, "five", class_names=tuple("abcde"))
+    if request.param == "pictures":
+        return Pictures(list(pixels), "five", labels, True, tuple("abcde"))
+    for index in range(5):
+        (tmp_path / f"{index}.png").write_bytes(encoded(picture(40, 40 + index), "PNG"))
+    names = tuple(f"{index}.png" for index in range(5))
+    return ImageFiles(str(tmp_path), names, "five", labels, True, tuple("abcde"))
 
 
-def torchvision_bytes(content: bytes, preprocessing: Preprocessing) -> np.ndarray:
-    transforms = import_torchvision("torchvision.transforms")
-    interpolation = transforms.InterpolationMode(preprocessing.interpolation)
-    both = transforms.Compose(
-        [
-            transforms.Resize(preprocessing.resize, interpolation),
-            transforms.CenterCrop(preprocessing.crop),
-        ]
-    )
-    return np.asarray(both(Image.open(io.BytesIO(content)).convert("RGB")))
+def test_every_set_keeps_the_protocol(images):
+    assert isinstance(images, ImageSet)
+    batches = list(images.batches(SMALL, 2))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1], [2, 3], [4, -1]]
+    assert [batch.valid.tolist() for batch in batches] == [[True] * 2, [True] * 2, [True, False]]
+    assert all(batch.images.shape == (2, 32, 32, 3) and not batch.reasons for batch in batches)
+    whole = np.concatenate([batch.images for batch in batches])
+    (rest,) = images.batches(SMALL, 8, start=3)
+    assert rest.indices.tolist() == [3, 4] + [-1] * 6
+    np.testing.assert_array_equal(rest.images[:2], whole[3:5])
+
+    part = images.subset(np.array([3, 0]))
+    assert part.labels.tolist() == [3, 4] and len(part) == len(part.ids) == 2
+    assert (part.name, part.labels_are_classes, part.class_names) == ("five", True, tuple("abcde"))
+    np.testing.assert_array_equal(next(part.batches(SMALL, 2)).images, whole[[3, 0]])
+    assert part.fingerprint() != images.fingerprint() == images.fingerprint()
+    assert images.ids is images.ids  # not made anew
+    with pytest.raises(AttributeError):
+        images.labels = None
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    "preprocessing",
+    "make",
     [
-        Preprocessing(256, 224),
-        Preprocessing(235, 224, "bicubic"),
-        Preprocessing(384, 384, "bicubic"),
-        Preprocessing(8, 8),
+        lambda labels: Arrays(arrays(3, 32, 32, 3), labels, "three"),
+        lambda labels: Pictures(list(arrays(3, 32, 32, 3)), "three", labels),
+        lambda labels: ImageFiles("", ("a.png", "b.png", "c.png"), "three", labels),
     ],
 )
-@pytest.mark.parametrize("size", [(640, 427), (301, 500), (333, 333), (50, 40), (256, 256), (1, 9)])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_bytes_are_torchvisions(preprocessing, size, kind):
-    content = encoded(picture(*size), kind)
-    expected = torchvision_bytes(content, preprocessing)
-    np.testing.assert_array_equal(decode(content, preprocessing), expected)
-
-
-@pytest.mark.parametrize(
-    ("kind", "mode"),
-    [("JPEG", "CMYK"), ("JPEG", "L"), ("PNG", "L"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16")],
-)
-def test_every_mode_is_converted_as_pil_does(kind, mode):
-    image = picture(90, 70, "L" if mode == "I;16" else mode)
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
-        assert image.mode == "I;16"
-    content = encoded(image, kind)
-    expected = torchvision_bytes(content, SMALL)
-    np.testing.assert_array_equal(decode(content, SMALL), expected)
-
-
-def test_real_photographs_are_torchvisions():
-    for name in ("chelsea.png", "rocket.jpg", "astronaut.png", "microaneurysms.png"):
-        content = package_file("skimage", "data", name).read_bytes()
-        for preprocessing in (Preprocessing(256, 224), Preprocessing(235, 224, "bicubic")):
-            expected = torchvision_bytes(content, preprocessing)
-            np.testing.assert_array_equal(decode(content, preprocessing), expected)
-
-
-def test_the_first_frame_of_an_animation_is_taken():
-    frames = [picture(60, 50), picture(50, 60).resize((60, 50))]
-    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode(content, SMALL), torchvision_bytes(content, SMALL))
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "the file is empty"),
-        (b"no picture at all", "not an image that PIL knows"),
-        (encoded(picture(90, 70), "JPEG")[:900], "truncated"),
-        (encoded(picture(90, 70), "PNG")[:900], "truncated"),
-        (encoded(picture(4000, 1), "PNG"), "too thin"),
-    ],
-)
-def test_undecodable_content_is_told(content, reason):
-    with pytest.raises(UndecodableImage, match=reason):
-        decode(content, Preprocessing(256, 224))
-
-
-@pytest.fixture
-def mixed_folder(tmp_path):
-    """Good and bad files; returns the folder and the names of the good ones."""
-    good = {
-        "b plain.jpg": encoded(picture(90, 70), "JPEG"),
-        "cmyk.JPEG": encoded(picture(90, 70, "CMYK"), "JPEG"),
-        "grey.png": encoded(picture(70, 90, "L"), "PNG"),
-        "grüße an 図.png": encoded(picture(64, 64), "PNG"),
-        "moving.gif": encoded(
-            picture(64, 50), "GIF", save_all=True, append_images=[picture(64, 50)]
-        ),
-    }
-    bad = {
-        "cut.jpg": encoded(picture(90, 70), "JPEG")[:700],
-        "text.jpg": b"this is text",
-        "zero.png": b"",
-    }
-    for name, content in (good | bad).items():
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / ".hidden.png").write_bytes(good["grey.png"])
-    return tmp_path, good, bad
-
-
-def test_batches_have_one_size_and_mark_what_is_bad(mixed_folder):
-    folder, good, bad = mixed_folder
-    images = ImageFiles.from_path(folder)
-    assert images.ids == tuple(sorted(good | bad))
-    batches = list(images.batches(SMALL, 3))
-    assert [batch.images.shape for batch in batches] == [(3, 32, 32, 3)] * 3
-    indices = np.concatenate([batch.indices for batch in batches])
-    np.testing.assert_array_equal(indices, [0, 1, 2, 3, 4, 5, 6, 7, -1])
-    assert set(images.skipped) == set(bad)
-    for batch in batches:
-        for image, valid, index in zip(*batch, strict=True):
-            if index < 0 or images.ids[index] in bad:
-                assert not valid and not image.any()
-            else:
-                assert valid
-                np.testing.assert_array_equal(image, decode(good[images.ids[index]], SMALL))
-
-
-def test_batches_go_on_in_the_middle(mixed_folder):
-    images = ImageFiles.from_path(mixed_folder[0])
-    whole = np.concatenate([batch.images for batch in images.batches(SMALL, 2)])
-    rest = np.concatenate([batch.images for batch in images.batches(SMALL, 2, start=4)])
-    np.testing.assert_array_equal(rest, whole[4:])
-
-
-def test_class_folders_give_labels(tmp_path):
-    def filled(root, names):
-        for name in names:
-            (tmp_path / root / name).mkdir(parents=True)
-            (tmp_path / root / name / "x.png").write_bytes(encoded(picture(9, 9), "PNG"))
-        return ImageFiles.from_path(tmp_path / root)
-
-    named = filled("named", ["zebra", "ant"])
-    assert (named.labels.tolist(), named.labels_are_classes) == ([0, 1], False)
-    numbers = filled("numbers", ["0", "10", "2"])  # sorted as text, numbered by value
-    assert (numbers.labels.tolist(), numbers.labels_are_classes) == ([0, 10, 2], True)
-    wnids = filled("wnids", ["n01440764", "n15075141"])
-    assert (wnids.labels.tolist(), wnids.labels_are_classes) == ([0, 999], True)
-    assert named.ids == ("ant/x.png", "zebra/x.png")
-
-
-def test_lists_are_relative_to_their_folder(tmp_path):
-    (tmp_path / "in").mkdir()
-    for name in ("a b.png", "c.png"):
-        (tmp_path / "in" / name).write_bytes(encoded(picture(40, 40), "PNG"))
-    (tmp_path / "list.txt").write_text("in/a b.png 7\nin/c.png 3\nin/missing.png 3\n")
-    images = ImageFiles.from_path(tmp_path / "list.txt")
-    assert images.labels.tolist() == [7, 3, 3]
-    (batch,) = images.batches(SMALL, 4)
-    assert batch.valid.tolist() == [True, True, False, False]
-    assert images.skipped == {"in/missing.png": "No such file or directory"}
-
-
-def test_missing_and_empty_folders_are_one_line(tmp_path):
-    with pytest.raises(UsageError, match="a folder, an image or a .txt list that exists"):
-        ImageFiles.from_path(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="without an image in it, wanted files ending in"):
-        ImageFiles.from_path(tmp_path)
-
-
-def test_fingerprint_changes_with_a_file(mixed_folder):
-    folder, _, _ = mixed_folder
-    before = ImageFiles.from_path(folder).fingerprint()
-    assert ImageFiles.from_path(folder).fingerprint() == before
-    (folder / "grey.png").write_bytes(encoded(picture(70, 91, "L"), "PNG"))
-    assert ImageFiles.from_path(folder).fingerprint() != before
+def test_labels_must_be_as_many_as_the_images(make):
+    with pytest.raises(UsageError, match=r"labels: got \(2,\) of 3 images, wanted \(3,\)"):
+        make(np.array([0, 1]))
 
 
 def test_arrays_of_another_size_are_refused():
-    with pytest.raises(UsageError, match=r"images \(9, 9, 3\), wanted \(32, 32, 3\)"):
-        next(Arrays(np.zeros((4, 9, 9, 3), np.uint8), None, "own").batches(SMALL, 2))
+    with pytest.raises(UsageError, match=r"images: got \(9, 9, 3\) in mine, wanted \(32, 32, 3\)"):
+        next(Arrays(arrays(4, 9, 9, 3), None, "mine").batches(SMALL, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("shape", [(4, 9, 9), (4, 9, 9, 1)])
+def test_arrays_of_another_shape_are_refused(shape):
+    with pytest.raises(UsageError, match=r"images: got uint8 .*, wanted uint8 \[n, h, w, 3\]"):
+        Arrays(arrays(*shape), None, "mine")
+
+
+def test_pictures_of_any_size_are_prepared_as_files_are():
+    pictures = [picture(90, 70), picture(50, 80, "L"), picture(33, 32, "RGBA")]
+    batch = next(Pictures(pictures).batches(SMALL, 3))
+    for image, source in zip(batch.images, pictures, strict=True):
+        np.testing.assert_array_equal(image, decode(encoded(source, "PNG"), SMALL))
+    in_arrays = [np.asarray(source) for source in pictures[:2]]
+    np.testing.assert_array_equal(
+        next(Pictures(in_arrays).batches(SMALL, 2)).images, batch.images[:2]
+    )
+
+
+def test_arrays_of_the_models_size_are_taken_as_they_are():
+    pixels = arrays(2, 32, 32, 3)
+    batch = next(Pictures([pixels[0], Arrays(pixels, None, "x").images[1]]).batches(SMALL, 2))
+    np.testing.assert_array_equal(batch.images, pixels)
+    prepared = next(image_set(picture(32, 32)).batches(SMALL, 1)).images[0]
+    assert not np.array_equal(prepared, np.asarray(picture(32, 32)))  # a picture is a picture
+
+
+def test_a_picture_that_cannot_be_prepared_is_told(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(encoded(picture(90, 70), "JPEG")[:900])
+    with Image.open(tmp_path / "cut.jpg") as cut:  # its pixels are read when they are wanted
+        pictures = Pictures([Image.new("RGB", (4000, 1)), picture(9, 9), cut])
+        batch = next(pictures.batches(SMALL, 4))
+    assert batch.valid.tolist() == [False, True, False, False]
+    assert set(batch.reasons) == {0, 2}
+    assert "too thin" in batch.reasons[0] and "truncated" in batch.reasons[2]
+
+
+def test_fingerprints_tell_pictures_apart():
+    grey = arrays(6, 8)
+    kinds = [grey, grey.reshape(8, 6), np.repeat(grey[..., None], 3, 2), picture(6, 8)]
+    assert len({Pictures([kind]).fingerprint() for kind in kinds}) == len(kinds)
+
+
+def test_what_a_user_calls_images(tmp_path):
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "a.png").write_bytes(encoded(picture(40, 40), "PNG"))
+    (tmp_path / "list.txt").write_text("ant/a.png 3")
+    for source in (tmp_path, str(tmp_path), tmp_path / "list.txt", tmp_path / "ant" / "a.png"):
+        images = image_set(source)
+        assert isinstance(images, ImageFiles) and images.name == Path(source).stem
+        assert len(images) == 1
+    assert image_set(tmp_path).class_names == ("ant",)
+    assert image_set(tmp_path / "list.txt").labels.tolist() == [3]
+    assert image_set(tmp_path, "mine").name == "mine"
+    assert len(image_set([tmp_path, str(tmp_path / "ant" / "a.png")])) == 2
+    assert image_set(images) is images
+
+    for source, count in (
+        (arrays(9, 7, 3), 1),
+        (arrays(9, 7), 1),
+        (arrays(4, 9, 7, 3), 4),
+        (picture(9, 7), 1),
+        ([picture(9, 7), arrays(5, 5, 3)], 2),
+    ):
+        images = image_set(source)
+        assert isinstance(images, Pictures) and len(images) == count
+        assert next(images.batches(SMALL, count)).valid.all()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "train: got NoneType, wanted paths, PIL images"),
+        (7, "train: got int"),
+        ("", "train: got nothing, wanted a folder"),
+        ([], "train: got none, wanted at least one image"),
+        ("nowhere.png", "train: got nowhere.png, wanted a folder"),
+        (["nowhere.png"], "train: got nowhere.png, wanted a folder"),
+        ([picture(9, 9), "cat.png"], "train: got str at index 1, wanted PIL images or uint8"),
+        (np.zeros((4, 4, 3)), r"train: got an array float64 \(4, 4, 3\) at index 0"),
+        (arrays(4, 4, 4), r"train: got an array uint8 \(4, 4, 4\)"),
+        (arrays(2, 4, 4, 1), r"train: got an array uint8 \(4, 4, 1\)"),
+        (arrays(0, 4, 3), "train: got an array uint8"),
+        (arrays(0, 4, 4, 3), "train: got none"),
+    ],
+)
+def test_what_is_no_images(source, message):
+    with pytest.raises(UsageError, match=message):
+        image_set(source, argument="train")

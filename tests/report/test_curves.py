@@ -1,0 +1,102 @@
+"""ROAD's results as a table, files and pictures."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxood.perturbation.results import RANDOM, summary
+from jaxood.perturbation.road import Curves, RoadSettings
+from jaxood.report.curves import draw_curves, draw_strip, table, write_results
+
+FRACTIONS = (0.0, 0.25, 0.75)
+
+
+@pytest.fixture
+def settings():
+    return RoadSettings(fractions=FRACTIONS)
+
+
+@pytest.fixture
+def methods():
+    def curves(method, image, morf, lerf):
+        confidence = np.array([morf, lerf], np.float32)
+        return Curves(image, method, 3, confidence, confidence > 0.5, 7, 1e-4)
+
+    falls, stays = (1.0, 0.5, 0.0), (1.0, 1.0, 0.0)
+    return {
+        "banzhaf": {
+            "a": curves("banzhaf", "a", falls, stays),
+            "b": curves("banzhaf", "b", stays, stays),
+        },
+        RANDOM: {
+            "a": curves(RANDOM, "a", (1.0, 0.75, 0.0), (1.0, 0.75, 0.0)),
+            "b": curves(RANDOM, "b", (1.0, 0.75, 0.0), (1.0, 0.75, 0.0)),
+        },
+    }
+
+
+def test_the_table_by_hand(methods, settings):
+    """Trapezoids: 0.75 * 0.25 + 0.25 * 0.5 of a falling line, 0.25 + 0.25 of one that stays up."""
+    head, rule, banzhaf, random = table(summary(methods, settings, seed=0)).splitlines()
+    assert head.split()[-2:] == ["beats", "random"] and set(rule) == {"-"}
+    cells = banzhaf.split()
+    assert (cells[0], cells[1]) == ("banzhaf", "0.4062")  # the mean of 0.3125 and 0.5
+    assert cells[4] == "0.5000" and cells[7] == "0.0469"
+    assert banzhaf.endswith("1/2 MoRF, 2/2 LeRF")
+    assert random.split()[0] == "random" and "MoRF" not in random
+
+
+def test_files_hold_every_point(methods, settings, tmp_path):
+    found = summary(methods, settings, seed=0)
+    write_results(tmp_path, methods, found)
+    with (tmp_path / "curves.csv").open() as file:
+        points = list(csv.DictReader(file))
+    assert len(points) == 2 * 2 * 2 * 3
+    assert points[1] == {
+        "image": "a",
+        "method": "banzhaf",
+        "order": "morf",
+        "fraction": "0.25",
+        "confidence": "0.5",
+        "accuracy": "0.0",
+    }
+    with (tmp_path / "areas.csv").open() as file:
+        areas = list(csv.DictReader(file))
+    assert [float(areas[0][name]) for name in ("morf", "lerf", "combined")] == [
+        0.3125,
+        0.5,
+        0.09375,
+    ]
+    assert {row["target"] for row in areas} == {"3"}
+    as_json = json.loads((tmp_path / "curves.json").read_text())
+    assert as_json["methods"]["banzhaf"]["areas"]["morf"]["mean"] == 0.40625
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_curves_are_drawn(methods, settings, tmp_path):
+    draw_curves(tmp_path / "road.png", summary(methods, settings, seed=0))
+    drawn = np.asarray(Image.open(tmp_path / "road.png").convert("RGB")).astype(int)
+    halves = drawn[:, : drawn.shape[1] // 2], drawn[:, drawn.shape[1] // 2 :]
+    for half in halves:
+        assert (np.abs(half - [0, 0x72, 0xB2]).max(axis=-1) < 4).sum() > 300  # a method
+        assert (np.abs(half - 64).max(axis=-1) < 4).sum() > 100  # the random map
+
+
+def test_the_strip_shows_each_picture_once(tmp_path):
+    colours = np.random.default_rng(1).integers(16, 250, (2, 3, 3), dtype=np.uint8)
+    pictures = np.broadcast_to(colours[:, :, None, None], (2, 3, 20, 20, 3))
+    rows = [("banzhaf", "morf"), ("banzhaf", "lerf")]
+    path = tmp_path / "strip.png"
+    draw_strip(path, pictures, rows, FRACTIONS, list(np.full((2, 3), 0.5)), "cat.png")
+    drawn = np.asarray(Image.open(path).convert("RGB"))
+    centres = np.array(
+        [
+            [np.argwhere((drawn == colours[r, c]).all(-1)).mean(0) for c in range(3)]
+            for r in range(2)
+        ]
+    )
+    assert (np.diff(centres[:, :, 0], axis=0) > 150).all()  # a row below the other
+    assert (np.diff(centres[:, :, 1], axis=1) > 150).all()  # the fractions from left to right

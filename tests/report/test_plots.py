@@ -1,0 +1,126 @@
+"""Curves, histograms and the plane of scores: what is drawn, and what is said of what is not."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.metrics import roc_curve
+
+from jaxood.metrics.ood import measure
+from jaxood.report import figures, plots
+from jaxood.report.contours import Panel, draw_contours
+from jaxood.report.tables import MethodResult, Scores
+
+RNG = np.random.default_rng(0)
+
+
+def result(method: str, distance: float) -> MethodResult:
+    scores = Scores(RNG.normal(distance, 1, 60), {name: RNG.normal(0, 1, 40) for name in "xyz"})
+    metrics = {name: measure(scores.id, foreign) for name, foreign in scores.ood.items()}
+    return MethodResult(method, None, scores, metrics)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The figures that are written, by the name of the file."""
+    found: dict[str, Figure] = {}
+    savefig = Figure.savefig
+
+    def keep(figure, path, **options):
+        found[path.name.split(".")[1]] = figure
+        savefig(figure, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return found
+
+
+def test_roc_points_are_scikit_learns():
+    for known, foreign in (
+        (RNG.normal(1, 1, 30), RNG.normal(0, 1, 20)),
+        (RNG.integers(0, 5, 40) * 1.0, RNG.integers(0, 4, 30) * 1.0),
+    ):
+        labels = np.repeat([1, 0], [len(known), len(foreign)])
+        both = np.concatenate([known, foreign])
+        false, true, _ = roc_curve(labels, both, drop_intermediate=False)
+        found = plots.roc_points(known, foreign)
+        np.testing.assert_allclose(found[0], false, atol=1e-12)
+        np.testing.assert_allclose(found[1], true, atol=1e-12)
+
+
+def test_a_panel_a_set_and_a_curve_a_method(tmp_path, written):
+    results = [result("near", 0.5), result("far", 2.0)]
+    plots.draw_roc(tmp_path / "new" / "roc.png", results, "known")
+    panels = written["roc"].axes
+    assert [panel.get_title() for panel in panels] == ["x", "y", "z"]
+    assert panels[0].get_ylabel() == "known kept (TPR, %)"
+    for panel, name in zip(panels, "xyz", strict=True):
+        best, second = panel.get_lines()[:2]
+        assert best.get_label() == f"far ({100 * results[1].metrics[name].auroc:.1f})"
+        assert second.get_label().startswith("near (")
+        false, true = plots.roc_points(results[1].scores.id, results[1].scores.ood[name])
+        np.testing.assert_allclose(best.get_xydata(), 100 * np.stack([false, true], axis=1))
+    assert written["roc"].get_suptitle() == ""
+    with Image.open(tmp_path / "new" / "roc.png") as picture:
+        assert picture.format == "PNG" and picture.width > 1000
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["roc.png"]
+
+
+def test_what_is_not_drawn_is_said(tmp_path, written):
+    results = [result(f"method {index}", 0.2 * index) for index in range(14)]
+    plots.draw_roc(tmp_path / "roc.png", results, "known")
+    plots.draw_histograms(tmp_path / "scores.png", results, "known")
+    assert written["roc"].get_suptitle() == "the best 8 of 14 methods, by mean AUROC"
+    assert written["scores"].get_suptitle() == "the first 12 of 14 methods"
+
+
+def test_histograms_hold_every_image_and_the_threshold(tmp_path, written):
+    (one,) = results = [result("knn", 1.0)]
+    plots.draw_histograms(tmp_path / "scores.png", results, "known")
+    panel = written["scores"].axes[0]
+    assert panel.get_xlabel() == "knn score (higher: more ID)"
+    heights = [bar.get_height() for bar in panel.patches]
+    assert sum(heights) == pytest.approx(200)  # per cent, of each of two sets
+    (line,) = panel.get_lines()
+    kept = np.mean(one.scores.id >= line.get_xdata()[0])
+    assert 0.95 <= kept < 0.95 + 1 / 60
+    labels = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert labels == ["known", "x"]
+
+
+def test_constant_scores_are_drawn(tmp_path):
+    scores = Scores(np.ones(5), {"x": np.ones(3)})
+    constant = MethodResult("flat", None, scores, {"x": measure(scores.id, scores.ood["x"])})
+    plots.draw_histograms(tmp_path / "scores.png", [constant], "known")
+    plots.draw_roc(tmp_path / "roc.png", [constant], "known")
+
+
+def test_an_interrupted_picture_leaves_the_old_one(tmp_path, monkeypatch):
+    plots.draw_roc(tmp_path / "roc.png", [result("a", 1.0)], "known")
+    before = (tmp_path / "roc.png").read_bytes()
+
+    def no_space(figure, path, **options):
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", no_space)
+    with pytest.raises(OSError, match="no space left"):
+        plots.draw_roc(tmp_path / "roc.png", [result("b", 1.0)], "known")
+    assert (tmp_path / "roc.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_plane_says_how_much_of_it_is_taken(tmp_path, written):
+    axes = [np.linspace(0, 3, 40), np.linspace(0, 1, 20)]
+    values = np.broadcast_to(axes[0], (20, 40))
+    points, labels = RNG.uniform(0, 1, (30, 2)), np.arange(30) % 2
+    panels = {"energy": Panel(values, 1.5), "knn": Panel(-values, -0.75)}
+    draw_contours(tmp_path / "all.png", axes, panels, points, labels)
+    titles = [panel.get_title() for panel in written["all"].axes if panel.get_title()]
+    assert titles == [
+        "energy: takes 50% of the plane as in distribution",
+        "knn: takes 25% of the plane as in distribution",
+    ]
+    drawn = np.asarray(Image.open(tmp_path / "all.png").convert("RGB")).astype(int)
+    for colour in (figures.BLUE, figures.ORANGE):
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(drawn - rgb).max(axis=-1) < 4).sum() > 50  # the points of a class

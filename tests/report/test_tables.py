@@ -1,0 +1,162 @@
+"""Tables to read, and the files of numbers: their words, their columns, their keys."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jaxood.data.images import Arrays
+from jaxood.metrics.ood import Interval, Metrics
+from jaxood.report.tables import (
+    MethodResult,
+    Scores,
+    SetArrays,
+    accuracy,
+    metric_rows,
+    score_arrays,
+    set_keys,
+    table,
+    write_arrays,
+    write_metrics,
+)
+
+
+def metrics(auroc: float, fpr95: float) -> Metrics:
+    low_high = Interval(auroc - 0.1, auroc + 0.05), Interval(fpr95 - 0.05, fpr95 + 0.1)
+    return Metrics(auroc, low_high[0], fpr95, low_high[1], 0.5, 0.625, 0.75)
+
+
+@pytest.fixture
+def results():
+    known, near, far = np.arange(4.0), np.arange(3.0), np.arange(5.0)
+    scores = Scores(known, {"near": near, "far": far})
+    return [
+        MethodResult("energy", None, scores, {"near": metrics(0.8, 0.3), "far": metrics(0.9, 0.2)}),
+        MethodResult(
+            "react", "energy", scores, {"near": metrics(0.85, 0.2), "far": metrics(0.9, 0.1)}
+        ),
+    ]
+
+
+def test_the_table_word_for_word(results):
+    rule = "-" * 86
+    assert table(results).splitlines() == [
+        "method  OOD set  AUROC [95 %]          FPR95 [95 %]           AUPR-in AUPR-out   DTACC",
+        rule,
+        "energy  near      80.00 [70.0, 85.0]    30.00 [25.0, 40.0]      50.00    62.50   75.00",
+        "        far       90.00 [80.0, 95.0]    20.00 [15.0, 30.0]      50.00    62.50   75.00",
+        "        mean      85.00                 25.00                   50.00    62.50   75.00",
+        rule,
+        "react   near      85.00 [75.0, 90.0]    20.00 [15.0, 30.0]      50.00    62.50   75.00",
+        "        far       90.00 [80.0, 95.0]    10.00 [5.0, 20.0]       50.00    62.50   75.00",
+        "        mean      87.50                 15.00                   50.00    62.50   75.00",
+        "        vs energy   +2.50                -10.00",
+    ]
+
+
+def test_a_convention_is_named_and_a_lone_method_stands_alone(results):
+    text = table(results[1:], "sfp")
+    assert "FPR95 (sfp) [95 %]" in text and "vs energy" not in text
+
+
+def test_one_set_has_no_mean(results):
+    only = {"near": metrics(0.8, 0.3)}
+    one = MethodResult("energy", None, results[0].scores, only)
+    assert "mean" not in table([one])
+
+
+def test_rows_are_the_same_in_both_files(results, tmp_path):
+    write_metrics(tmp_path, results, "openood")
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    as_json = json.loads((tmp_path / "metrics.json").read_text())
+    assert as_json == metric_rows(results, "openood")
+    assert [[row["method"], row["ood"]] for row in rows] == [
+        [method, ood] for method in ("energy", "react") for ood in ("near", "far", "mean")
+    ]
+    for row, entry in zip(rows, as_json, strict=True):
+        assert row == {name: "" if entry.get(name) is None else str(entry[name]) for name in row}
+    assert (
+        list(rows[0])
+        == (
+            "method ood n_id n_ood auroc auroc_low auroc_high fpr95 fpr95_low fpr95_high"
+            " fpr95_convention aupr_in aupr_out dtacc"
+        ).split()
+    )
+    assert [int(row["n_ood"]) for row in rows[:3]] == [3, 5, 8]
+    assert {row["n_id"] for row in rows} == {"4"}
+    assert float(rows[2]["auroc"]) == pytest.approx(0.85)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.json"]
+
+
+def test_sets_are_called_by_their_names():
+    assert set_keys("digits", ["near", "far"]) == {
+        ("train", "train"): "train",
+        ("id", "digits"): "digits",
+        ("ood", "near"): "near",
+        ("ood", "far"): "far",
+    }
+    assert ("train", "train") not in set_keys("digits", ["near"], train=False)
+    assert set_keys("digits", ["train"], train=False)["ood", "train"] == "train"
+
+
+@pytest.mark.parametrize("name", ["train", "digits"])
+def test_sets_of_one_name_are_told_apart_by_role(name):
+    keys = set_keys("digits", [name, "ood/" + name])
+    assert keys["id", "digits"] == "id/digits" and keys["ood", name] == f"ood/{name}"
+    assert len(set(keys.values())) == len(keys) == 4
+
+
+def test_arrays_of_scores(results, tmp_path):
+    keys = set_keys("known", ["near", "far"], train=False)
+    sets = [
+        SetArrays("known", ["a", "b", "ä", "d"], np.array([1, 0, 1, 2]), np.array([1, 1, 1, 1])),
+        SetArrays("near", ["x", "y", "x"], np.array([0, 0, 0]), None),
+    ]
+    arrays = score_arrays(results, "known", keys, sets)
+    for folder in ("one", "two"):
+        write_arrays(tmp_path / folder / "scores.npz", arrays)
+    one, two = ((tmp_path / folder / "scores.npz").read_bytes() for folder in ("one", "two"))
+    assert one == two
+    stored = np.load(tmp_path / "one" / "scores.npz")
+    assert set(stored) == {
+        *(
+            f"scores/{method}/{s}"
+            for method in ("energy", "react")
+            for s in ("known", "near", "far")
+        ),
+        *("ids/known", "predicted/known", "labels/known", "ids/near", "predicted/near"),
+    }
+    assert stored["ids/known"].tolist() == ["a", "b", "ä", "d"]
+    np.testing.assert_array_equal(stored["scores/react/far"], np.arange(5.0))
+    np.testing.assert_array_equal(stored["scores/react/known"], np.arange(4.0))
+
+
+def test_files_are_whole_or_absent(tmp_path, monkeypatch):
+    def no_space(file, **arrays):
+        file.write(b"PK")
+        raise OSError("no space left")
+
+    write_arrays(tmp_path / "scores.npz", {"a": np.arange(3)})
+    before = (tmp_path / "scores.npz").read_bytes()
+    monkeypatch.setattr(np, "savez_compressed", no_space)
+    with pytest.raises(OSError, match="no space left"):
+        write_arrays(tmp_path / "scores.npz", {"a": np.arange(4)})
+    assert (tmp_path / "scores.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
+
+
+def labelled(labels, sure):
+    return Arrays(np.zeros((4, 2, 2, 3), np.uint8), labels, "four", labels_are_classes=sure)
+
+
+def test_accuracy_by_hand():
+    logits = np.eye(3, dtype=np.float32)[[0, 2, 1]]  # of images 0, 2 and 3
+    indices, labels = np.array([0, 2, 3]), np.array([0, 1, 2, 2])
+    assert accuracy(labelled(labels, True), indices, logits) == pytest.approx(2 / 3)
+    assert accuracy(labelled(labels, False), indices, logits) == pytest.approx(2 / 3)
+    assert accuracy(labelled(None, True), indices, logits) is None
+    few = np.array([0, 1, 1, 0])  # folders numbered in order: two of them, three classes
+    assert accuracy(labelled(few, False), indices, logits) is None
+    assert accuracy(labelled(few, True), indices, logits) == pytest.approx(1 / 3)
