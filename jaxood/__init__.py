@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from jaxood.data.suites import Suite, suite
     from jaxood.detectors.check import check_detector
     from jaxood.detectors.contract import Detector, Transform
-    from jaxood.detectors.fitted import FittedDetector
-    from jaxood.detectors.grammar import detector
+    from jaxood.detectors.fitted import FittedDetector, detector
     from jaxood.errors import UsageError
     from jaxood.flows.attribute import attribute
     from jaxood.flows.contours import contours
@@ -53,7 +52,7 @@ _HOMES = {
     "contours": "flows.contours",
     "convert": "conversion",
     "detect": "flows.detect",
-    "detector": "detectors.grammar",
+    "detector": "detectors.fitted",
     "evaluate": "flows.evaluate",
     "fit": "flows.fit",
     "list_attributions": "flows.listings",

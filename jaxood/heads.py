@@ -5,7 +5,10 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+AnyArray = jax.Array | np.ndarray  # on a device, or on the host (a memory map will do)
 
 
 @runtime_checkable
@@ -17,20 +20,20 @@ class Head(Protocol):
     """
 
     @property
-    def kernel(self) -> Float[Array, "c k"]: ...
+    def kernel(self) -> Float[AnyArray, "c k"]: ...
 
     @property
-    def bias(self) -> Float[Array, " k"]: ...
+    def bias(self) -> Float[AnyArray, " k"]: ...
 
-    def penultimate(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    def penultimate(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n c"]:
         """What enters the linear layer."""
         ...
 
-    def classify(self, penultimate: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+    def classify(self, penultimate: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
         """The logits of penultimate features."""
         ...
 
-    def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+    def __call__(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
         """The logits of pooled features."""
         ...
 
@@ -40,17 +43,17 @@ class Head(Protocol):
 class LinearHead:
     """`logits = pooled @ kernel + bias`; penultimate features are the pooled ones."""
 
-    kernel: Float[Array, "c k"]
-    bias: Float[Array, " k"]
+    kernel: Float[AnyArray, "c k"]
+    bias: Float[AnyArray, " k"]
 
-    def penultimate(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-        return pooled
+    def penultimate(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n c"]:
+        return jnp.asarray(pooled)
 
-    def classify(self, penultimate: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+    def classify(self, penultimate: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
         product = jnp.matmul(penultimate, self.kernel, precision="highest")
         return product + jnp.expand_dims(self.bias, tuple(range(product.ndim - 1)))
 
-    def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+    def __call__(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
         return self.classify(pooled)
 
 
@@ -62,22 +65,24 @@ class NormLinearHead:
     `epsilon` is added to the biased variance, as in `torch.nn.LayerNorm`.
     """
 
-    scale: Float[Array, " c"]
-    shift: Float[Array, " c"]
-    kernel: Float[Array, "c k"]
-    bias: Float[Array, " k"]
+    scale: Float[AnyArray, " c"]
+    shift: Float[AnyArray, " c"]
+    kernel: Float[AnyArray, "c k"]
+    bias: Float[AnyArray, " k"]
     epsilon: float = field(default=1e-5, metadata={"static": True})
 
-    def penultimate(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    def penultimate(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n c"]:
         """The normed features."""
+        pooled = jnp.asarray(pooled)
         lead = tuple(range(pooled.ndim - 1))
         centred = pooled - pooled.mean(axis=-1, keepdims=True)
         variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
         normed = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return normed * jnp.expand_dims(self.scale, lead) + jnp.expand_dims(self.shift, lead)
+        scale, shift = (jnp.expand_dims(part, lead) for part in (self.scale, self.shift))
+        return normed * scale + shift
 
-    def classify(self, penultimate: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+    def classify(self, penultimate: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
         return LinearHead(self.kernel, self.bias).classify(penultimate)
 
-    def __call__(self, pooled: Float[Array, "*n c"]) -> Float[Array, "*n k"]:
+    def __call__(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
         return self.classify(self.penultimate(pooled))

@@ -3,14 +3,9 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float
 
-from jaxood.heads import Head
-
-AnyArray = jax.Array | np.ndarray  # on a device, or on the host (a memory map will do)
+from jaxood.heads import AnyArray, Head
 
 
 class ModelOutputs(NamedTuple):
@@ -35,17 +30,16 @@ class ModelOutputs(NamedTuple):
 def model_outputs(
     head: Head,
     pooled: Float[AnyArray, "n c"],
-    feature_map: Float[jax.Array, "n h w c"] | None = None,
+    feature_map: Float[AnyArray, "n h w c"] | None = None,
     extras: Mapping[str, Float[AnyArray, "n ..."]] = {},  # noqa: B006 (never changed)
 ) -> ModelOutputs:
     """The outputs that follow from pooled features: what a model returns, what a view makes."""
-    pooled = jnp.asarray(pooled)
     penultimate = head.penultimate(pooled)
     return ModelOutputs(feature_map, pooled, penultimate, head.classify(penultimate), extras)
 
 
 def with_penultimate(
-    outputs: ModelOutputs, penultimate: Float[jax.Array, "n c"], head: Head
+    outputs: ModelOutputs, penultimate: Float[AnyArray, "n c"], head: Head
 ) -> ModelOutputs:
     """The same images with other penultimate features, from which the logits follow.
 

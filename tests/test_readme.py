@@ -11,6 +11,7 @@ from PIL import Image
 import jaxood
 from jaxood.cli import COMMANDS, build_parser, main
 
+COMMAND = r"^(?:jaxood|python scripts/)(\S+)(.*(?:\\\n.*)*)"  # with its options
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -52,7 +53,7 @@ def test_a_detector_of_ones_own(folder, cache, capsys):
 
 
 def test_every_command_and_option_that_is_told_exists():
-    for command, line in re.findall(r"^(?:jaxood|python scripts/)(\S+)(.*(?:\\\n.*)*)", README, re.M):
+    for command, line in re.findall(COMMAND, README, re.M):
         name = command.strip().removesuffix(".py")
         if name not in COMMANDS:
             continue

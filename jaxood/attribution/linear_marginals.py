@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxood.heads import LinearHead
+from jaxood.heads import AnyArray, LinearHead
 
 Precision = Literal["float32", "bfloat16"]
 # Odds beyond these are cut off, so that no product of two exponentials over 1,000 classes
@@ -34,7 +34,7 @@ class LinearEvidence(NamedTuple):
     of_target: Float[Array, "n p"]
 
 
-def product(left: Array, right: Array, axes, precision: Precision) -> Array:
+def product(left: AnyArray, right: AnyArray, axes, precision: Precision) -> Array:
     """`dot_general` over `axes` with float32 sums, of factors in `precision`."""
     dtype = jnp.dtype(precision)
     return jax.lax.dot_general(
@@ -67,7 +67,8 @@ def evidence(
     rows = features.reshape(n * p, c)
     change = product(rows, head.kernel, (((1,), (0,)), ((), ())), precision).reshape(n, p, -1) / p
     of_target = jnp.take_along_axis(change, target[:, None, None], axis=2)
-    empty = head.bias.astype(jnp.float32)[None] - head.bias[target][:, None]
+    bias = jnp.asarray(head.bias, jnp.float32)
+    empty = bias[None] - bias[target][:, None]
     return LinearEvidence(change - of_target, empty, of_target[..., 0])
 
 

@@ -31,7 +31,7 @@ from jaxood.attribution.linear_marginals import (
     product,
 )
 from jaxood.context import Attribution, Context
-from jaxood.heads import Head, LinearHead, NormLinearHead
+from jaxood.heads import AnyArray, Head, LinearHead, NormLinearHead
 
 VALUE_BLOCK = 500  # masks whose exact values are computed at once
 
@@ -72,10 +72,10 @@ def with_one(masks: Bool[Array, "m p"]) -> Float[Array, "m p+1"]:
     return jnp.pad(masks.astype(jnp.float32), ((0, 0), (0, 1)), constant_values=1.0)
 
 
-def project(weights: Float[Array, "*n q c"], head: Head) -> Float[Array, "*n q r"]:
+def project(weights: Float[AnyArray, "*n q c"], head: Head) -> Float[Array, "*n q r"]:
     """`weights K` for a linear head, as they are for any other."""
     if not isinstance(head, LinearHead):
-        return weights
+        return jnp.asarray(weights)
     contracted = (((weights.ndim - 1,), (0,)), ((), ()))
     return product(weights, head.kernel, contracted, "float32")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jaxood.context import Extractor, View
 from jaxood.errors import require
@@ -95,7 +95,7 @@ class Detector(Step):
         return None
 
     @abstractmethod
-    def score(self, state: Any, outputs: ModelOutputs, head: Head) -> Float[Array, " n"]:
+    def score(self, state: Any, outputs: ModelOutputs, head: Head) -> Float[AnyArray, " n"]:
         """Higher is more in-distribution."""
         ...
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxood.detectors.contract import State
+from jaxood.detectors.grammar import with_parameters
 from jaxood.detectors.method import Method
 from jaxood.detectors.scoring import host_outputs, score_rows
 from jaxood.errors import UsageError, require
@@ -58,36 +59,56 @@ class FittedDetector:
         return score_rows(self.method, self.state, outputs, self.head)
 
 
-def fit_arrays(
-    method: Method,
-    features: object = None,
-    labels: Int[AnyArray, " n"] | None = None,
-    *,
-    head: Head | None = None,
-    logits: Float[AnyArray, "n k"] | None = None,
-) -> FittedDetector:
-    """Fits a method on arrays of in-distribution images.
+@dataclass(frozen=True)
+class UnfittedDetector:
+    """A method, to be fitted on arrays; it may stand wherever a method may."""
+
+    method: Method
+
+    def fit(
+        self,
+        features: object = None,
+        labels: Int[AnyArray, " n"] | None = None,
+        *,
+        head: Head | None = None,
+        logits: Float[AnyArray, "n k"] | None = None,
+    ) -> FittedDetector:
+        """Fits on arrays of in-distribution images.
+
+        Args:
+          features, logits: as for `FittedDetector.score`; none where nothing is fitted.
+          labels: a class a row, where the method needs them.
+          head: for methods that need one, and for logits that are not given.
+
+        Raises:
+          UsageError: for arrays that it cannot be fitted on, or when something is missing.
+        """
+        method = self.method
+        name = f"method {method.name}"
+        if method.needs_head:
+            remedy = "Give a head, such as jaxood.LinearHead(kernel, bias)"
+            require(head is not None, "head", "None", f"one, as {name} uses it", remedy)
+        train, channels = None, None if head is None else head.kernel.shape[0]
+        if method.needs_train:
+            train = _outputs(method, head, features, logits, None, channels)
+            channels = train.pooled.shape[1] if _has_features(train) else channels
+        elif features is not None or logits is not None:
+            _outputs(method, head, features, logits, None, channels)
+        marks = None if labels is None else np.asarray(labels)
+        return FittedDetector(method, method.fit_state(train, marks, head), head, channels)
+
+
+def detector(method: Any, **parameters: object) -> UnfittedDetector:
+    """A detector for arrays that you have: `detector("knn", k=50).fit(train).score(test)`.
 
     Args:
-      features, logits: as for `FittedDetector.score`; none where nothing is fitted.
-      labels: a class a row, where the method needs them.
-      head: for methods that need one, and for logits that are not given.
+      method: a name, composed with "+", an import path, or an object of your own.
+      parameters: of the method's last part.
 
     Raises:
-      UsageError: for arrays that it cannot be fitted on, or when something is missing.
+      UsageError: an unknown name or parameter, or an order that makes no sense.
     """
-    name = f"method {method.name}"
-    if method.needs_head:
-        remedy = "Give a head, such as jaxood.LinearHead(kernel, bias)"
-        require(head is not None, "head", "None", f"one, as {name} uses it", remedy)
-    train, channels = None, None if head is None else head.kernel.shape[0]
-    if method.needs_train:
-        train = _outputs(method, head, features, logits, None, channels)
-        channels = train.pooled.shape[1] if _has_features(train) else channels
-    elif features is not None or logits is not None:
-        _outputs(method, head, features, logits, None, channels)
-    marks = None if labels is None else np.asarray(labels)
-    return FittedDetector(method, method.fit_state(train, marks, head), head, channels)
+    return UnfittedDetector(with_parameters(method, **parameters))
 
 
 def _has_features(outputs: ModelOutputs) -> bool:

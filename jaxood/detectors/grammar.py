@@ -27,14 +27,14 @@ TABLES: dict[str, type[Part]] = {**VIEWS, **TRANSFORMS, **DETECTORS}
 
 
 def parse_method(
-    method: "str | Method | Part | type[Part]",
+    method: object,
     settings: Settings = {},  # noqa: B006 (never changed)
 ) -> Method:
     """Reads a method.
 
     Args:
       method: text as above; a detector, or a transform or view, which is scored by energy; a
-        Method as it is.
+        Method as it is; or an object that has one as `method`, as `jaxood.detector` gives it.
       settings: parameters by part's name, as text or as values, for text; those in the text come
         first.
 
@@ -43,6 +43,9 @@ def parse_method(
     """
     if isinstance(method, Method):
         return method
+    inside = getattr(method, "method", None)
+    if isinstance(inside, Method):
+        return inside
     if isinstance(method, KINDS):
         return _method([method])
     if isinstance(method, type) and issubclass(method, KINDS):
@@ -84,8 +87,8 @@ def method_of(text: str, known: Mapping[str, type]) -> Method:
     return _method(parts)
 
 
-def detector(method: "str | Method | Part | type[Part]", **parameters: object) -> Method:
-    """A method, with parameters for its last part: `detector("knn", k=50)`.
+def with_parameters(method: object, **parameters: object) -> Method:
+    """A method, with parameters for its last part: `knn`, k=50.
 
     Raises:
       UsageError: as `parse_method`.
@@ -99,7 +102,7 @@ def detector(method: "str | Method | Part | type[Part]", **parameters: object) -
 
 
 def parse_methods(
-    methods: "Iterable[str | Method | Part | type[Part]]",
+    methods: Iterable[object],
     settings: Settings = {},  # noqa: B006 (never changed)
     sweeps: Sweeps = {},  # noqa: B006
 ) -> list[Method]:

@@ -3,11 +3,11 @@
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jaxood.context import Extractor, View
 from jaxood.detectors.blocks import map_blocks
@@ -25,9 +25,6 @@ from jaxood.errors import UsageError, require
 from jaxood.heads import Head
 from jaxood.outputs import AnyArray, ModelOutputs, model_outputs
 from jaxood.spelling import label, name_of, spelled_out
-
-if TYPE_CHECKING:
-    from jaxood.detectors.fitted import FittedDetector
 
 ENERGY = Energy()
 
@@ -178,31 +175,19 @@ class Method:
             states.append(step.fit(seen, labels, given))
         return tuple(states)
 
-    def score(self, state: State, outputs: ModelOutputs, head: Head | None) -> Float[Array, " n"]:
+    def score(
+        self, state: State, outputs: ModelOutputs, head: Head | None
+    ) -> Float[AnyArray, " n"]:
         """Higher is more in-distribution. Pure, jit-able, and per row."""
-        given = cast(Head, head)
-        outputs = _prepared(self.source, self.transforms, state[:-1], given, outputs)
-        return self.detector.score(state[-1], outputs, given)
-
-    def fit(
-        self,
-        features: "Float[AnyArray, 'n c'] | ModelOutputs | None" = None,
-        labels: Int[AnyArray, " n"] | None = None,
-        *,
-        head: Head | None = None,
-        logits: Float[AnyArray, "n k"] | None = None,
-    ) -> "FittedDetector":
-        """Fits on arrays that you have; see `jaxood.detectors.fitted.fit_arrays`."""
-        from jaxood.detectors.fitted import fit_arrays
-
-        return fit_arrays(self, features, labels, head=head, logits=logits)
+        outputs = _prepared(self.source, self.transforms, state[:-1], head, outputs)
+        return self.detector.score(state[-1], outputs, cast(Head, head))
 
 
 def _prepared(
     source: View | None,
     transforms: tuple[Transform, ...],
     states: State,
-    head: Head,
+    head: Any,  # None where nothing uses it
     outputs: ModelOutputs,
 ) -> ModelOutputs:
     """The outputs as the step after the transforms given sees them."""

@@ -78,12 +78,12 @@ class AttributionResult:
 
         def entry(index: int) -> dict[str, Any]:
             probability = float(probabilities[index])
-            return {"class": int(index), "name": names[index], "probability": probability}
+            return {"class": index, "name": names[index], "probability": probability}
 
         best = np.argsort(-probabilities, kind="stable")[: self.top]
         return {
-            "predicted": [entry(index) for index in best],
-            "target": entry(self.target[row]),
+            "predicted": [entry(int(index)) for index in best],
+            "target": entry(int(self.target[row])),
         }
 
     def __str__(self) -> str:

@@ -35,6 +35,8 @@ from jaxood.runner.runner import Runner
 
 ORDERS = ("morf", "lerf")
 
+Numbers = np.ndarray | np.floating  # NumPy gives no array where no axis is left
+
 
 @dataclass(frozen=True)
 class RoadSettings:
@@ -103,9 +105,7 @@ class Curves(NamedTuple):
         return morf, lerf, (lerf - morf) / 2
 
 
-def area(
-    curve: Float[np.ndarray, "*n t"], fractions: tuple[float, ...]
-) -> Float[np.ndarray, "*n"] | np.floating:
+def area(curve: Float[np.ndarray, "*n t"], fractions: tuple[float, ...]) -> Numbers:
     """Trapezoid rule over the fraction removed."""
     return np.trapezoid(curve, fractions, axis=-1)
 
@@ -280,7 +280,7 @@ def _require_kept(items, settings: RoadSettings, counts: Int[np.ndarray, "b t"])
 
 def mean_interval(
     curves: Float[np.ndarray, "n *t"], seed: int = 0, resamples: int = 1000
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[Numbers, Numbers, Numbers]:
     """Mean over images and its 95 % interval by bootstrap over images."""
     n = len(curves)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples) / n

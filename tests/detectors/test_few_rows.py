@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from jaxood.context import Context
-from jaxood.detectors.grammar import detector
+from jaxood.detectors.fitted import detector
 from jaxood.detectors.odin import NudgedFeatures
 from jaxood.errors import UsageError
 from jaxood.heads import LinearHead

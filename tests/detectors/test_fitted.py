@@ -8,8 +8,8 @@ import toy_detection as toy
 from scipy.special import logsumexp
 
 from jaxood.detectors import scoring
-from jaxood.detectors.fitted import FittedDetector
-from jaxood.detectors.grammar import detector, parse_method
+from jaxood.detectors.fitted import FittedDetector, detector
+from jaxood.detectors.grammar import parse_method
 from jaxood.detectors.scoring import host_outputs, score_rows
 from jaxood.errors import UsageError
 from jaxood.heads import LinearHead
@@ -91,7 +91,9 @@ def test_outputs_with_extras_and_penultimate_features(kind):
         method = parse_method(name)
         needed = method.needs_train
         fitted = (
-            method.fit(train, labels, head=head) if needed and method.extractors == {} else None
+            detector(method).fit(train, labels, head=head)
+            if needed and method.extractors == {}
+            else None
         )
         state = method.fit_state(train if needed else None, labels, head)
         expected = jax.jit(method.score)(state, test, head)

@@ -14,11 +14,11 @@ from jaxood.detectors.ash import Scale
 from jaxood.detectors.blocks import map_blocks
 from jaxood.detectors.contract import Detector, check_labels
 from jaxood.detectors.grammar import (
-    detector,
     parse_method,
     parse_methods,
     parse_settings,
     parse_sweeps,
+    with_parameters,
 )
 from jaxood.detectors.logit_scores import Energy
 from jaxood.detectors.method import Method
@@ -223,15 +223,15 @@ def test_parts_of_the_users_own_by_object_and_import_path():
 
 
 def test_detector_sets_parameters_of_the_last_part():
-    assert detector("knn", k=50) == parse_method("knn[k=50]")
-    assert detector("react+vim", dim=5) == parse_method("react+vim[dim=5]")
-    assert detector("react", percentile="80") == parse_method("react[percentile=80]")
-    assert detector("react[percentile=80]+knn[k=7]", memory="host").detector == Knn(
+    assert with_parameters("knn", k=50) == parse_method("knn[k=50]")
+    assert with_parameters("react+vim", dim=5) == parse_method("react+vim[dim=5]")
+    assert with_parameters("react", percentile="80") == parse_method("react[percentile=80]")
+    assert with_parameters("react[percentile=80]+knn[k=7]", memory="host").detector == Knn(
         7, "float32", "host"
     )
-    assert detector(Largest, factor=2).detector == Largest(2.0)
+    assert with_parameters(Largest, factor=2).detector == Largest(2.0)
     with pytest.raises(UsageError, match="parameter of knn: got 'kk'"):
-        detector("knn", kk=5)
+        with_parameters("knn", kk=5)
 
 
 def test_settings():

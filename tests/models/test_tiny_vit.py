@@ -14,10 +14,10 @@ from jaxood.attribution.coalitions import coalition_values
 from jaxood.attribution.designs import draw_coalitions
 from jaxood.conversion import convert_state_dict
 from jaxood.conversion.parity import errors, run, torch_outputs
+from jaxood.heads import NormLinearHead
 from jaxood.models import tiny_vit
 from jaxood.models.loading import abstract_model, fill
 from jaxood.models.registry import ARCHITECTURES, Architecture
-from jaxood.heads import NormLinearHead
 
 SMALL = tiny_vit.Design((8, 16, 24, 32), (1, 2, 3, 4))
 
