@@ -293,7 +293,7 @@ _perturb = partial(jax.jit, static_argnums=0)(perturb)
 
 def perturbed_images(
     model: LoadedModel, items: Sequence[Explained], settings: RoadSettings, seed: int = 0
-) -> UInt8[np.ndarray, "2b t h w 3"]:
+) -> UInt8[np.ndarray, "r t h w 3"]:
     """What the model saw, as pictures: MoRF and LeRF of each item, at every fraction."""
     key = jax.random.key(seed)
     rows = prepare(settings, model.preprocessing, key, *_in_both_orders(items, 2 * len(items)))
