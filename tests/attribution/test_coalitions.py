@@ -269,7 +269,7 @@ def test_standard_error_covers_the_error():
     assert 0.84 < np.mean(within[2]) < 0.99, within
 
 
-def test_the_error_of_one_design_is_not_below_its_own():
+def test_the_error_of_one_design_is_not_understated():
     features, head = make_problem(7, 5, images=4, scale=6.0)
     call = jax.jit(lambda key: position_values(jnp.asarray(features), head, key, coalitions=56))
     results = [call(jax.random.key(seed)) for seed in range(40)]
