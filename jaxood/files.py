@@ -12,6 +12,12 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+def file_name(text: str) -> str:
+    """Text as part of a file's name: other signs than letters and digits become "_"; cut short."""
+    kept = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+    return kept[:80]
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its place when all went well.

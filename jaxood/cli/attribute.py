@@ -13,89 +13,38 @@ Writes maps.npz, overlays/ (a PNG an image and method), grid.png, predictions.js
 import argparse
 
 from jaxood.cli.options import (
+    add,
     add_image_arguments,
     add_model_arguments,
     add_output_argument,
-    fraction,
     model_from,
-    positive,
-    progress_bar,
 )
+from jaxood.cli.values import coalitions, fraction, positive, progress_bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
-    parser.add_argument(
-        "--method",
-        dest="methods",
-        nargs="+",
-        default=["banzhaf"],
-        metavar="NAME",
-        help="one or more, such as banzhaf, shapley, grad-cam, score-cam (default: banzhaf)",
-    )
-    parser.add_argument(
-        "--layer",
-        metavar="STAGE",
-        help="stage for the activation maps (default: the model's own choice)",
-    )
-    parser.add_argument(
-        "--coalitions",
-        type=lambda text: text if text == "auto" else positive(text),
-        metavar="N",
-        help="random subsets of positions for banzhaf and shapley (default: 240); auto: until the"
-        " ranking is stable",
-    )
-    parser.add_argument(
-        "--explain",
-        choices=("probability", "energy"),
-        help="what banzhaf and shapley attribute: the class's probability (default) or the energy",
-    )
-    parser.add_argument(
-        "--samples",
-        type=positive,
-        metavar="N",
-        help="noisy copies of an image for smoothgrad-cam++ (default: 4)",
-    )
-    parser.add_argument(
-        "--target",
-        metavar="CLASS",
-        help="class to explain, by index, name or WordNet id (default: each image's top class)",
-    )
-    parser.add_argument(
-        "--top",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="classes in predictions.json (default: %(default)s)",
-    )
+    text = "one or more, such as banzhaf, shapley, grad-cam, score-cam (default: banzhaf)"
+    add(parser, "--method", "NAME", text, dest="methods", nargs="+", default=["banzhaf"])
+    text = "stage for the activation maps (default: the model's own choice)"
+    add(parser, "--layer", "STAGE", text)
+    text = "random subsets of positions for banzhaf and shapley (default: 240); auto: until the"
+    add(parser, "--coalitions", "N", f"{text} ranking is stable", type=coalitions)
+    text = "what banzhaf and shapley attribute: the class's probability (default) or energy"
+    add(parser, "--explain", "VALUE", text, choices=("probability", "energy"))
+    text = "noisy copies of an image for smoothgrad-cam++ (default: 4)"
+    add(parser, "--samples", "N", text, type=positive)
+    text = "class to explain, by index, name or WordNet id (default: each image's top class)"
+    add(parser, "--target", "CLASS", text)
+    add(parser, "--top", "N", "classes in predictions.json", type=positive, default=5)
     pictures = parser.add_argument_group("pictures")
-    pictures.add_argument(
-        "--scale",
-        choices=("paper", "unit"),
-        default="paper",
-        help="contrast of maps of a layer: 2^(z/2) as in the SOFA paper (default), or the values as"
-        " they are; maps of single pixels are drawn as they are",
-    )
-    pictures.add_argument(
-        "--colours",
-        default="inferno",
-        metavar="NAME",
-        help="a colour map of matplotlib (default: %(default)s)",
-    )
-    pictures.add_argument(
-        "--alpha",
-        type=fraction,
-        default=0.5,
-        metavar="A",
-        help="share of the colours in an overlay (default: %(default)s)",
-    )
-    pictures.add_argument(
-        "--grid",
-        type=positive,
-        default=8,
-        metavar="N",
-        help="images in grid.png, the first ones (default: %(default)s)",
-    )
+    text = "contrast of maps of a layer: paper, 2^(z/2) as in the SOFA paper, or unit, the values"
+    text += " as they are; maps of single pixels are drawn as they are"
+    add(pictures, "--scale", "NAME", text, choices=("paper", "unit"), default="paper")
+    add(pictures, "--colours", "NAME", "a colour map of matplotlib", default="inferno")
+    text = "share of the colours in an overlay"
+    add(pictures, "--alpha", "A", text, type=fraction, default=0.5)
+    add(pictures, "--grid", "N", "images in grid.png, the first ones", type=positive, default=8)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/attribute")
 

@@ -10,18 +10,13 @@ logits can be drawn; the white line encloses what it takes as in distribution at
 
 import argparse
 
-from jaxood.cli.options import add_output_argument, add_seed_argument
+from jaxood.cli.options import add, add_output_argument, add_seed_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--method",
-        dest="methods",
-        nargs="+",
-        default=["energy", "knn", "nnguide"],
-        metavar="NAME",
-        help="composed with + (default: energy knn nnguide)",
-    )
+    default = ["energy", "knn", "nnguide"]
+    text = "composed with + (default: energy knn nnguide)"
+    add(parser, "--method", "NAME", text, dest="methods", nargs="+", default=default)
     add_seed_argument(parser)
     add_output_argument(parser, "runs/contours")
 

@@ -10,29 +10,21 @@ checkpoint is executed: a pickle that asks for more than tensors is refused.
 import argparse
 from pathlib import Path
 
+from jaxood.cli.options import add
 from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help=".pth, .pt, .bin, .ckpt or .safetensors"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="weights file to write (.safetensors)"
-    )
-    parser.add_argument("--arch", metavar="NAME", help="architecture, where it is not recognised")
-    parser.add_argument(
-        "--tag", help="weight tag, whose preprocessing is used, where it is not recognised"
-    )
-    parser.add_argument(
-        "--classes", default=(), metavar="FILE", help="names of the classes, one a line"
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="compare with the publisher's own model (torchvision, timm) at three depths;"
-        " the report goes beside the weights file as .parity.json",
-    )
+    text = ".pth, .pt, .bin, .ckpt or .safetensors"
+    add(parser, "--checkpoint", "FILE", text, type=Path)
+    add(parser, "--output", "FILE", "weights file to write (.safetensors)", type=Path)
+    add(parser, "--arch", "NAME", "architecture, where it is not recognised")
+    text = "weight tag, whose preprocessing is used, where it is not recognised"
+    add(parser, "--tag", "TAG", text)
+    add(parser, "--classes", "FILE", "names of the classes, one a line", default=())
+    text = "compare with the publisher's own model (torchvision, timm) at three depths;"
+    text += " the report goes beside the weights file as .parity.json"
+    parser.add_argument("--verify", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,30 +15,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxood.cli.options import add_image_arguments, add_model_arguments, model_from
+from jaxood.cli.options import add, add_image_arguments, add_model_arguments, model_from
 from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
-    parser.add_argument(
-        "--detector",
-        type=Path,
-        default=Path("detector.safetensors"),
-        metavar="FILE",
-        help="made by `jaxood fit` (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--part",
-        dest="parts",
-        action="append",
-        default=[],
-        metavar="package.module:Name",
-        help="a class of your own that the detector's method is made of; may be repeated",
-    )
-    parser.add_argument(
-        "--format", choices=tuple(WRITERS), default="table", help="default: %(default)s"
-    )
+    text, file = "made by `jaxood fit`", Path("detector.safetensors")
+    add(parser, "--detector", "FILE", text, type=Path, default=file)
+    text = "package.module:Name of a class of your own that the detector's method is made of;"
+    how = {"dest": "parts", "action": "append", "default": []}
+    add(parser, "--part", "PATH", f"{text} may be repeated", **how)
+    text = "of the lines: table, csv or jsonl"
+    add(parser, "--format", "NAME", text, choices=tuple(WRITERS), default="table")
     add_model_arguments(parser, seed=False)
 
 

@@ -17,50 +17,31 @@ import argparse
 from pathlib import Path
 
 from jaxood.cli.options import (
+    add,
     add_bank_arguments,
     add_method_arguments,
     add_model_arguments,
     add_output_argument,
     model_from,
-    progress_bar,
 )
+from jaxood.cli.values import progress_bar
 from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_method_arguments(parser, ["sfp"], several=True)
-    parser.add_argument(
-        "--sweep",
-        action="append",
-        default=[],
-        metavar="NAME.PARAM=V1,V2",
-        help="each value in turn on the same features, such as knn.k=5,10,50; may be repeated",
-    )
+    add_method_arguments(parser, ["sfp"])
+    text = "each value in turn on the same features, such as knn.k=5,10,50; may be repeated"
+    add(parser, "--sweep", "NAME.PARAM=V1,V2", text, action="append", default=[])
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--suite",
-        metavar="NAME",
-        help="digits (default), photos, or package.module:name of a suite of your own",
-    )
-    data.add_argument("--id-dir", dest="id_test", metavar="DIR", help="in-distribution test images")
-    data.add_argument(
-        "--train-dir", dest="train", metavar="DIR", help="training images, for fitting"
-    )
-    data.add_argument(
-        "--ood-dir",
-        dest="ood",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="out-of-distribution images; may be repeated",
-    )
+    text = "digits (default), photos, or package.module:name of a suite of your own"
+    add(data, "--suite", "NAME", text)
+    add(data, "--id-dir", "DIR", "in-distribution test images", dest="id_test")
+    add(data, "--train-dir", "DIR", "training images, for fitting", dest="train")
+    text = "out-of-distribution images; may be repeated"
+    add(data, "--ood-dir", "NAME=DIR", text, dest="ood", action="append", default=[])
     add_bank_arguments(data)
-    parser.add_argument(
-        "--fpr-convention",
-        default="plain",
-        metavar="NAME",
-        help="definition of FPR95: plain (default), openood, nnguide or sfp",
-    )
+    text = "definition of FPR95: plain, openood, nnguide or sfp"
+    add(parser, "--fpr-convention", "NAME", text, default="plain")
     add_model_arguments(parser)
     add_output_argument(parser, "runs/evaluate")
 

@@ -17,50 +17,30 @@ import argparse
 from pathlib import Path
 
 from jaxood.cli.options import (
+    add,
     add_bank_arguments,
     add_method_arguments,
     add_model_arguments,
-    fraction,
     model_from,
-    progress_bar,
 )
+from jaxood.cli.values import fraction, progress_bar
 from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_method_arguments(parser, ["nnguide"], several=False)
-    parser.add_argument(
-        "--tpr",
-        type=fraction,
-        default=0.95,
-        metavar="F",
-        help="of in-distribution images that pass (default: %(default)s)",
-    )
+    add_method_arguments(parser, ["nnguide"], nargs=1)
+    text = "of in-distribution images that pass"
+    add(parser, "--tpr", "F", text, type=fraction, default=0.95)
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--train-dir", dest="train", metavar="DIR", help="training images, for fitting"
-    )
-    data.add_argument(
-        "--id-dir",
-        dest="calibrate",
-        metavar="DIR",
-        help="in-distribution images, for the threshold",
-    )
+    add(data, "--train-dir", "DIR", "training images, for fitting", dest="train")
+    text = "in-distribution images, for the threshold"
+    add(data, "--id-dir", "DIR", text, dest="calibrate")
     add_bank_arguments(data)
     add_model_arguments(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("detector.safetensors"),
-        metavar="FILE",
-        help="the detector file (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="also write a program for uint8 batches of --batch-size, made by jax.export",
-    )
+    text, file = "the detector file", Path("detector.safetensors")
+    add(parser, "--output", "FILE", text, type=Path, default=file)
+    text = "also write a program for uint8 batches of --batch-size, made by jax.export"
+    add(parser, "--export", "FILE", text, type=Path)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -18,98 +18,43 @@ every image as it comes; the same command goes on from it.
 import argparse
 
 from jaxood.cli.options import (
+    add,
     add_image_arguments,
     add_model_arguments,
     add_output_argument,
     model_from,
-    positive,
-    progress_bar,
 )
+from jaxood.cli.values import positive, progress_bar
 from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     maps = parser.add_argument_group("maps")
-    maps.add_argument(
-        "--method",
-        dest="methods",
-        nargs="+",
-        metavar="NAME",
-        help="attributions of this package (default: banzhaf, unless --maps is given)",
-    )
-    maps.add_argument(
-        "--maps",
-        action="append",
-        default=[],
-        metavar="NAME=FILE.npz",
-        help="maps from elsewhere; may be repeated",
-    )
-    maps.add_argument(
-        "--random-maps",
-        type=positive,
-        default=3,
-        metavar="N",
-        help="random maps an image, whose mean is the baseline (default: %(default)s)",
-    )
-    maps.add_argument(
-        "--scale",
-        choices=("paper", "unit"),
-        default="paper",
-        help="contrast of a map before it is enlarged: 2^(z/2), or as it is (default: paper)",
-    )
-    maps.add_argument(
-        "--target",
-        metavar="CLASS",
-        help="class to follow, by index, name or WordNet id (default: each image's top class)",
-    )
+    text = "attributions of this package (default: banzhaf, unless --maps is given)"
+    add(maps, "--method", "NAME", text, dest="methods", nargs="+")
+    text = "maps from elsewhere; may be repeated"
+    add(maps, "--maps", "NAME=FILE.npz", text, action="append", default=[])
+    text = "random maps an image, whose mean is the baseline"
+    add(maps, "--random-maps", "N", text, type=positive, default=3)
+    text = "contrast of a map before it is enlarged: paper, 2^(z/2), or unit, as it is"
+    add(maps, "--scale", "NAME", text, choices=("paper", "unit"), default="paper")
+    text = "class to follow, by index, name or WordNet id (default: each image's top class)"
+    add(maps, "--target", "CLASS", text)
     removal = parser.add_argument_group("removal")
-    removal.add_argument(
-        "--steps",
-        type=positive,
-        default=50,
-        metavar="N",
-        help="fractions 0, 1/N ... (N-1)/N of the pixels (default: %(default)s)",
-    )
-    removal.add_argument(
-        "--thresholds",
-        dest="fractions",
-        nargs="+",
-        type=float,
-        metavar="X",
-        help="these fractions instead, from 0 to less than 1",
-    )
-    removal.add_argument(
-        "--convention",
-        default="exact",
-        metavar="NAME",
-        help="exact: so many pixels; notebook: all at or above a percentile (default: exact)",
-    )
-    removal.add_argument(
-        "--imputation",
-        default="linear",
-        metavar="NAME",
-        help="linear, mean, zero or blur (default: linear)",
-    )
-    removal.add_argument(
-        "--noise",
-        type=float,
-        default=0.01,
-        metavar="S",
-        help="standard deviation of what is added to removed pixels (default: %(default)s)",
-    )
-    removal.add_argument(
-        "--before-normalisation",
-        action="store_true",
-        help="impute values in [0, 1], as ROAD's authors do, not the normalised image",
-    )
-    parser.add_argument(
-        "--strip",
-        nargs="+",
-        type=float,
-        metavar="X",
-        help="fractions shown in strip.png (default: six of those measured)",
-    )
+    text = "fractions 0, 1/N ... (N-1)/N of the pixels"
+    add(removal, "--steps", "N", text, type=positive, default=50)
+    text = "these fractions instead, from 0 to less than 1"
+    add(removal, "--thresholds", "X", text, dest="fractions", nargs="+", type=float)
+    text = "exact: so many pixels; notebook: all at or above a percentile"
+    add(removal, "--convention", "NAME", text, default="exact")
+    add(removal, "--imputation", "NAME", "linear, mean, zero or blur", default="linear")
+    text = "standard deviation of what is added to removed pixels"
+    add(removal, "--noise", "S", text, type=float, default=0.01)
+    text = "impute values in [0, 1], as ROAD's authors do, not the normalised image"
+    removal.add_argument("--before-normalisation", action="store_true", help=text)
+    text = "fractions shown in strip.png (default: six of those measured)"
+    add(parser, "--strip", "X", text, nargs="+", type=float)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/road")
 

@@ -21,7 +21,7 @@ from jaxood.compiling import jit
 from jaxood.context import Extractor
 from jaxood.data.images import Batch, ImageSet
 from jaxood.errors import UsageError
-from jaxood.files import fingerprint
+from jaxood.files import file_name, fingerprint
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.runner.features import Features, Skipped, joined
@@ -182,7 +182,7 @@ class Runner:
         if store is None:
             return dict.fromkeys(names)
         model = self.model.identity()
-        folder = store / f"{_folder_name(images.name)}-{fingerprint(model, images.fingerprint())}"
+        folder = store / f"{file_name(images.name)}-{fingerprint(model, images.fingerprint())}"
         columns: dict[str, Column | None] = {OUTPUTS: Column(folder, OUTPUTS, OUTPUTS)}
         for name, extractor in extractors.items():
             drawn = seed if extractor.random else None
@@ -266,7 +266,3 @@ def _assembled(present: dict[str, list[Chunk]], extras: Sequence[str]) -> Featur
         column(OUTPUTS, "indices"),
         tuple(skipped for chunk in present[OUTPUTS] for skipped in chunk.skipped),
     )
-
-
-def _folder_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:80]

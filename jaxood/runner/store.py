@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxood.files import fingerprint, write_whole
+from jaxood.files import file_name, fingerprint, write_whole
 from jaxood.runner.features import Skipped
 
 FORMAT = "jaxood features 2"
@@ -41,7 +41,7 @@ class Column:
 
     def __init__(self, folder: Path, name: str, identity: object):
         self.fingerprint = fingerprint(FORMAT, identity)
-        self.folder = folder / f"{_safe(name)}-{self.fingerprint}"
+        self.folder = folder / f"{file_name(name)}-{self.fingerprint}"
 
     def load(self) -> list[Chunk]:
         """The chunks that are there, from the first image on, without a gap."""
@@ -92,8 +92,3 @@ def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
-
-
-def _safe(name: str) -> str:
-    kept = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-    return kept[:80]
