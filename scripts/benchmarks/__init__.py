@@ -23,7 +23,7 @@ def environment() -> dict:
 
 
 def seconds(call: Callable[[], object], repeats: int = 5, warmup: int = 1) -> float:
-    """Median wall time of `call`, which must wait for its own result."""
+    """Median wall time of `call`, which must wait for its result."""
     for _ in range(warmup):
         call()
     times = []

@@ -1,8 +1,8 @@
 """Forward pass of each architecture against its publisher's torch network, same weights.
 
-Random weights, batch norm folded here and not there, as each is used. Torch runs eager, in its
-own layout and in channels_last; --compiled adds torch.compile on channels_last, which needs a
-C++ compiler. The batch is spread over all devices, as every command does it. The ratio is the time
+Random weights, batch norm folded here and not there, as each is used. Torch runs eager, in NCHW
+and in channels_last; --compiled adds torch.compile on channels_last, which needs a C++ compiler.
+The batch goes through a `Runner`, over all devices, as every command does it. The ratio is the time
 of torch's best to this package's: above 1 is faster.
 """
 
@@ -11,10 +11,8 @@ import copy
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from benchmarks import seconds_in_turn
-from jaxood.compiling import jit
 from jaxood.conversion.convert import convert_state_dict
 from jaxood.conversion.parity import (
     TOLERANCE,
@@ -26,8 +24,9 @@ from jaxood.conversion.parity import (
 from jaxood.errors import choose
 from jaxood.models.blocked import forward
 from jaxood.models.loading import abstract_model, fill
-from jaxood.models.registry import ARCHITECTURES
-from jaxood.parallel import data_mesh, replicate, shard
+from jaxood.models.registry import ARCHITECTURES, LoadedModel
+from jaxood.parallel import rounded_up, shard
+from jaxood.runner.runner import Runner
 
 
 def add_arguments(parser):
@@ -48,6 +47,11 @@ def publishers_network(name: str):
     raise ValueError(f"no publisher's network is known for {name}")
 
 
+def outputs(model, images):
+    """What a run does of each batch, normalisation left aside."""
+    return forward(model, images)[0]
+
+
 def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
     """Checks the answer, then times them in turn."""
     import torch
@@ -59,23 +63,22 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
             if not parameter.any():  # a head that starts at zero gives no answer to check
                 parameter.normal_(0, 0.02)
     weights = convert_state_dict(network.eval().state_dict(), name, layout)
-    model = fill(abstract_model(name, 1000), lambda path: jnp.asarray(weights[path]))
-    side = next(iter(ARCHITECTURES[name].tags.values())).preprocessing.crop
+    module = fill(abstract_model(name, 1000), lambda path: jnp.asarray(weights[path]))
+    tag, entry = next(iter(ARCHITECTURES[name].tags.items()))
+    runner = Runner(LoadedModel(module, entry.preprocessing, name, tag, "random"))
+    batch, side = rounded_up(batch, runner.mesh), entry.preprocessing.crop
     images = np.random.default_rng(0).standard_normal((batch, side, side, 3), np.float32)
 
-    graphdef, state = nnx.split(model)
-    step = jit(lambda state, images: forward(nnx.merge(graphdef, state), images))
-    found = errors(step(state, images), torch_outputs(network, features, images))
+    on_device = shard(images, runner.mesh)
+    found = errors(runner.run(outputs, (on_device,)), torch_outputs(network, features, images))
     if max(found.values()) > TOLERANCE:
         raise AssertionError(f"{name}: relative errors {found}")
 
-    mesh = data_mesh()
-    state, on_device = replicate(state, mesh), shard(images, mesh)
     tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     inputs = tensor.to(memory_format=torch.channels_last)
     calls = {
-        "jaxood": lambda: jax.block_until_ready(step(state, on_device)),
+        "jaxood": lambda: jax.block_until_ready(runner.run(outputs, (on_device,))),
         "eager": lambda: network(tensor),
         "channels_last": lambda: last(inputs),
     }
@@ -98,6 +101,6 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
 def run(args) -> dict:
     import torch
 
-    names = [choose("--arch", name, ARCHITECTURES) for name in args.arch]
+    names = [choose("arch", name, ARCHITECTURES) for name in args.arch]
     figures = {name: compare(name, args.batch_size, args.repeats, args.compiled) for name in names}
     return figures | {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict:
             return len(images)
 
         def __getitem__(self, index):
-            with Image.open(images.paths[index]) as image:
+            with Image.open(images.path(index)) as image:
                 return torch.from_numpy(np.array(prepare(image.convert("RGB"))))
 
     loader = torch.utils.data.DataLoader(
@@ -49,6 +49,6 @@ def run(args: argparse.Namespace) -> dict:
     np.testing.assert_array_equal(np.concatenate(ours())[: len(images)], np.concatenate(theirs()))
     seconds = benchmarks.seconds_in_turn({"jaxood": ours, "torch": theirs}, args.repeats)
     return {
-        "images_per_second": {name: len(images) / own for name, own in seconds.items()},
+        "images_per_second": {name: len(images) / taken for name, taken in seconds.items()},
         "speed_over_torch": seconds["torch"] / seconds["jaxood"],
     }

@@ -6,6 +6,7 @@ bank, queries and logits left aside.
 """
 
 import argparse
+from functools import partial
 
 from benchmarks import seconds_in_turn
 
@@ -29,14 +30,15 @@ def _compare(size: int, channels: int, args: argparse.Namespace) -> dict:
     import numpy as np
 
     from jaxood.detectors.neighbours import Knn, NNGuide, memory_bytes, nearest
-    from jaxood.outputs import LinearHead, ModelOutputs
+    from jaxood.heads import LinearHead
+    from jaxood.outputs import ModelOutputs
 
     generator = np.random.default_rng(0)
 
     def draw(n: int) -> ModelOutputs:
-        pooled = generator.gamma(0.5, size=(n, channels)).astype(np.float32)
+        pooled = jnp.asarray(generator.gamma(0.5, size=(n, channels)), jnp.float32)
         logits = 3 * generator.standard_normal((n, CLASSES), dtype=np.float32)
-        return ModelOutputs(None, jnp.asarray(pooled), jnp.asarray(logits))
+        return ModelOutputs(None, pooled, pooled, jnp.asarray(logits))
 
     head = LinearHead(jnp.zeros((channels, CLASSES)), jnp.zeros(CLASSES))
     train, test = draw(size), draw(args.queries)
@@ -47,9 +49,9 @@ def _compare(size: int, channels: int, args: argparse.Namespace) -> dict:
     for name, step in steps.items():
         state = step.fit(train, None, head)
         rows = np.asarray(state.rows)
-        own = jax.jit(step.score)
+        score = jax.jit(step.score)
         found = jax.jit(nearest, static_argnums=2)(queries, state, args.k)
-        calls = {"jaxood": lambda own=own, state=state: own(state, test, head).block_until_ready()}
+        calls = {"jaxood": partial(_scored, score, state, test, head)}
         for rival, search in _rivals(rows, queries, args.k).items():
             products, indices = search()
             np.testing.assert_allclose(found.products, products, rtol=1e-4)
@@ -75,6 +77,10 @@ def _compare(size: int, channels: int, args: argparse.Namespace) -> dict:
     return figures
 
 
+def _scored(score, state, test, head):
+    return score(state, test, head).block_until_ready()
+
+
 def _rivals(rows, queries, k: int) -> dict:
     import jax
     import torch
@@ -83,8 +89,8 @@ def _rivals(rows, queries, k: int) -> dict:
         return found[0].cpu().numpy(), found[1].cpu().numpy()
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    bank, own = torch.tensor(rows, device=device), torch.tensor(queries, device=device)
-    rivals = {"torch": lambda: arrays(torch.topk(own @ bank.T, k))}
+    bank, sought = torch.tensor(rows, device=device), torch.tensor(queries, device=device)
+    rivals = {"torch": lambda: arrays(torch.topk(sought @ bank.T, k))}
     if device == "cpu":
         import faiss
 

@@ -8,7 +8,7 @@ import argparse
 
 import numpy as np
 
-from benchmarks import seconds, seconds_in_turn
+from benchmarks import random_model, seconds, seconds_in_turn
 
 WEIGHTS = {(0, 1): 1 / 6, (1, 0): 1 / 6, (1, 1): 1 / 12, (1, -1): 1 / 12}
 
@@ -46,11 +46,11 @@ def direct_solve(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
             rows.append(mine[both])
             columns.append(other[both])
             values.append(np.full(both.sum(), -weight))
-    places = np.arange(len(b))
+    pixels = np.arange(len(b))
     matrix = sparse.csc_matrix(
         (
             np.concatenate([*values, diagonal]),
-            (np.concatenate([*rows, places]), np.concatenate([*columns, places])),
+            (np.concatenate([*rows, pixels]), np.concatenate([*columns, pixels])),
         )
     )
     filled = image.astype(np.float64)
@@ -67,16 +67,22 @@ def smooth(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     return np.asarray(upsample(jnp.asarray(rng.random((1, cells, cells), np.float32)), 2 * (size,)))
 
 
+def logits(model, images):
+    """The forward pass of a ROAD step."""
+    from jaxood.models.blocked import forward
+
+    return forward(model, images)[0].logits
+
+
 def run(args: argparse.Namespace) -> dict:
     import jax
     import jax.numpy as jnp
-    from flax import nnx
     from sklearn.datasets import load_sample_image
 
-    from jaxood.compiling import jit
-    from jaxood.models.registry import ARCHITECTURES
+    from jaxood.parallel import rounded_up, shard
     from jaxood.perturbation.imputation import impute_linear
     from jaxood.perturbation.removal import removal_order
+    from jaxood.runner.runner import Runner
 
     rng = np.random.default_rng(args.seed)
     size, fractions = args.size, tuple(i / args.thresholds for i in range(1, args.thresholds))
@@ -85,8 +91,8 @@ def run(args: argparse.Namespace) -> dict:
     image = ((photograph / 255 - 0.45) / 0.225).astype(np.float32)
     maps = jnp.asarray(np.repeat(smooth(rng, size, 7), 2, axis=0))
     keys = jax.random.split(jax.random.key(args.seed), 2)
-    place, counts = removal_order(maps, jnp.array([False, True]), fractions, "exact", keys)
-    removed = np.asarray(place[None] < counts.T[:, :, None, None])  # thresholds, orders
+    ranks, counts = removal_order(maps, jnp.array([False, True]), fractions, "exact", keys)
+    removed = np.asarray(ranks[None] < counts.T[:, :, None, None])  # thresholds, orders
     masks = len(fractions) * 2
     images = np.broadcast_to(image, (2, *image.shape))
 
@@ -110,18 +116,13 @@ def run(args: argparse.Namespace) -> dict:
     errors = []
     for i, order in chosen:
         exact = direct_solve(image, removed[i, order])
-        errors += [np.abs(np.asarray(own[i].images[order]) - exact).max() for own in found.values()]
+        errors += [np.abs(np.asarray(run[i].images[order]) - exact).max() for run in found.values()]
     worst = float(max(errors) / np.ptp(image))
     assert worst < 1e-3, f"imputation is off by {worst} of the range"
 
-    model = nnx.eval_shape(lambda: ARCHITECTURES["resnet50"].build(1000))
-    graphdef, state = nnx.split(model)
-    leaves, tree = jax.tree.flatten(state)
-    key = jax.random.key(0)
-    leaves = [0.02 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf in leaves]
-    state = jax.tree.unflatten(tree, leaves)
-    batch = jax.random.normal(key, (args.batch, size, size, 3))
-    forward = jit(lambda state, batch: nnx.merge(graphdef, state)(batch).logits)
+    runner = Runner(random_model("resnet50"))
+    count = rounded_up(args.batch, runner.mesh)
+    batch = shard(rng.standard_normal((count, size, size, 3), np.float32), runner.mesh)
     part = removed[:: max(len(fractions) // args.batch, 1)][: args.batch, 0]
     same = (np.broadcast_to(image, (len(part), *image.shape)), part)
 
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> dict:
     beside = seconds_in_turn(
         {
             "impute": lambda: jax.block_until_ready(solve(*same)),
-            "forward": lambda: jax.block_until_ready(forward(state, batch)),
+            "forward": lambda: jax.block_until_ready(runner.run(logits, (batch,))),
         },
         repeats=3,
     )
@@ -138,13 +139,13 @@ def run(args: argparse.Namespace) -> dict:
     )
 
     def most(kind: str, field: str, how) -> float:
-        return float(how([np.asarray(getattr(own, field)) for own in found[kind]]))
+        return float(how([np.asarray(getattr(step, field)) for step in found[kind]]))
 
     figures = {
         "masks": masks,
         "largest_error_of_range": worst,
         "direct_ms_a_mask": 1e3 * direct / len(chosen),
-        "forward_ms_an_image": 1e3 * beside["forward"] / args.batch,
+        "forward_ms_an_image": 1e3 * beside["forward"] / count,
     }
     for kind in found:
         figures[kind] = {
@@ -155,6 +156,6 @@ def run(args: argparse.Namespace) -> dict:
             "largest_residual": most(kind, "residual", np.max),
         }
     figures["imputation_over_forward_same_batch"] = (
-        beside["impute"] / len(part) / (beside["forward"] / args.batch)
+        beside["impute"] / len(part) / (beside["forward"] / count)
     )
     return figures

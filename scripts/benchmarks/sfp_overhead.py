@@ -16,26 +16,26 @@ def run(args: argparse.Namespace) -> dict:
     import numpy as np
 
     from jaxood.data.suites import photos_suite
-    from jaxood.pipeline import extract
-    from jaxood.purification import SpatialPurification
+    from jaxood.detectors.sfp import SpatialPurification
+    from jaxood.runner.runner import Runner
 
-    model = benchmarks.random_model(args.model)
+    runner = Runner(benchmarks.random_model(args.model))
     photographs = photos_suite().id_test
     images = photographs.subset(np.resize(np.arange(len(photographs)), args.images))
     purification = SpatialPurification()
 
-    def once(extractors):
-        return extract(model, images, extractors, batch_size=args.batch_size)
+    def once(*extractors):
+        return runner.extract(images, extractors, batch_size=args.batch_size)
 
-    plain, with_sfp = once({}), once({"sfp": purification})
+    plain, with_sfp = once(), once(purification)
     assert len(plain) == args.images and not plain.skipped
     largest = np.abs(plain.logits).max()
     np.testing.assert_allclose(plain.logits, with_sfp.logits, rtol=0, atol=1e-5 * largest)
-    purified = with_sfp.extras["sfp"]
+    purified = with_sfp.extras[purification.key]
     assert purified.shape == plain.pooled.shape and not np.allclose(purified, plain.pooled)
 
     seconds = benchmarks.seconds_in_turn(
-        {"plain": lambda: once({}), "sfp": lambda: once({"sfp": purification})}, args.repeats
+        {"plain": once, "sfp": lambda: once(purification)}, args.repeats
     )
     return {
         "images": args.images,
