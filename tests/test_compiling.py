@@ -8,6 +8,8 @@ import pytest
 
 from jaxood import compiling
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(autouse=True)
 def fresh():
@@ -16,21 +18,13 @@ def fresh():
     compiling.compiler_options.cache_clear()
 
 
-@pytest.fixture
-def optimised():
-    """As users compile: tests leave most optimisations out, and this one with them."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 def convolve(images, kernel):
     return jax.lax.conv_general_dilated(
         images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def test_convolutions_are_not_left_to_ynnpack(optimised):
+def test_convolutions_are_not_left_to_ynnpack():
     inputs = jnp.ones((1, 14, 14, 32)), jnp.ones((3, 3, 32, 32))
     text = compiling.jit(convolve).compiled().lower(*inputs).compile().as_text()
     assert "convolution(" in text and "__ynn_fusion" not in text
