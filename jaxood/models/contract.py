@@ -35,7 +35,7 @@ class ModelFacts(NamedTuple):
     classes: int
 
 
-def check_model(module: nnx.Module, preprocessing: Preprocessing) -> ModelFacts:
+def check_model(module: object, preprocessing: Preprocessing) -> ModelFacts:
     """Runs a model once, on noise, and compares what it gives with what it must give.
 
     A feature map may be missing, and pooled features may be something else than its mean: methods

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_networks
 from flax import nnx
-from torch_networks import noise
 
 import jaxood
 from jaxood.models import blocked
@@ -16,6 +16,10 @@ from jaxood.models.registry import ARCHITECTURES, LoadedModel
 from jaxood.parallel import replicate, shard
 from jaxood.runner import runner as runners
 from jaxood.runner.runner import Runner
+
+
+def noise(n):
+    return jnp.asarray(torch_networks.noise(n, 8))
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def compiled(model, images, stages=()):
 @pytest.mark.parametrize("n", [1, 7, 8, 16, 24])
 def test_steps_give_what_one_pass_gives(model, monkeypatch, n):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 8)
-    images = noise(n, 8)
+    images = noise(n)
     step, state = compiled(model, images)
     assert ("while" in step.as_text()) == (n not in (1, 8))
     outputs, layers = step(state, images)
@@ -57,7 +61,7 @@ def test_steps_give_what_one_pass_gives(model, monkeypatch, n):
 @pytest.mark.parametrize("n", [4, 12])
 def test_layers_are_what_their_stages_give_whatever_their_order(model, monkeypatch, n):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
-    images, names = noise(n, 8), ("conv2", "conv1", "conv2")
+    images, names = noise(n), ("conv2", "conv1", "conv2")
     step, state = compiled(model, images, names)
     outputs, layers = step(state, images)
     assert set(layers) == {"conv1", "conv2"}
@@ -77,7 +81,7 @@ def test_every_stage_runs_once_where_layers_are_asked_for(model, monkeypatch):
         return plain(self, x)
 
     monkeypatch.setattr(Conv, "__call__", counted)
-    outputs, layers = blocked.forward(model, noise(2, 8), model.stage_names)
+    outputs, layers = blocked.forward(model, noise(2), model.stage_names)
     assert len(layers) == len(calls) == 3
     np.testing.assert_array_equal(outputs.feature_map, layers["conv3"])
 
@@ -128,7 +132,7 @@ class BatchMean(nnx.Module):
 
 def test_a_users_model_is_called_once_with_what_a_device_has(monkeypatch):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
-    images = noise(4, 8)
+    images = noise(4)
     outputs, layers = blocked.forward(BatchMean(), images)
     assert layers == {}
     np.testing.assert_array_equal(outputs.feature_map, images - images.mean())
@@ -137,7 +141,7 @@ def test_a_users_model_is_called_once_with_what_a_device_has(monkeypatch):
 
 def test_gradients_pass_through_the_steps(model, monkeypatch):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
-    images = noise(8, 8)
+    images = noise(8)
     found, wanted = (
         jax.grad(lambda x: jnp.sum(f(x).logits ** 2))(images)  # noqa: B023
         for f in (lambda x: blocked.forward(model, x)[0], model)

@@ -60,9 +60,9 @@ class Largest(TwoCells):
 
 class Wider(TwoCells):
     def __call__(self, images):
-        feature_map = self.map_of(images)
-        wider = jnp.concatenate([feature_map, feature_map], axis=-1)
-        return jaxood.model_outputs(self.head, self.pool(feature_map), wider)
+        outputs = super().__call__(images)
+        wider = jnp.concatenate([outputs.feature_map, outputs.feature_map], axis=-1)
+        return outputs._replace(feature_map=wider)
 
 
 class ByAFewPercent(TwoCells):

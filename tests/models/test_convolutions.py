@@ -95,13 +95,16 @@ def test_same_padding_puts_the_odd_zero_behind(size, side, stride):
     before, behind = total // 2, total - total // 2
     padded = np.pad(x, ((0, 0), (before, behind), (before, behind), (0, 0)))
     wanted = reference(padded, kernel, stride, 0, 4)
-    np.testing.assert_allclose(convolve(x, kernel, stride, "SAME", 4), wanted, rtol=1e-4, atol=1e-5)
+    found = convolve(jnp.asarray(x), jnp.asarray(kernel), stride, "SAME", 4)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_max_pool_ignores_what_lies_outside():
     x = -np.abs(noise(2, 9)) - 1
     wanted = torch.nn.functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 3, 2, 1)
-    np.testing.assert_array_equal(MaxPool(3, 2, 1)(x), wanted.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(
+        MaxPool(3, 2, 1)(jnp.asarray(x)), wanted.permute(0, 2, 3, 1).numpy()
+    )
 
 
 def test_squeeze_excite_by_hand():

@@ -24,7 +24,7 @@ from jaxood.models.registry import ARCHITECTURES, Architecture
 from jaxood.models.weights_file import WeightsInfo, open_weights, write_weights
 from jaxood.preprocessing import Preprocessing
 
-IMAGES = np.random.default_rng(0).standard_normal((3, 8, 8, 3), np.float32)
+IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((3, 8, 8, 3), np.float32))
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_a_model_of_the_users_own(users):
         2,
         ("even", "odd"),
     )
-    np.testing.assert_allclose(loaded.module(np.ones((1, 2, 2, 3), np.float32)).logits, [[6, 9]])
+    np.testing.assert_allclose(loaded.module(jnp.ones((1, 2, 2, 3))).logits, [[6, 9]])
     module = loaded.module
     for source in (module, type(module), lambda: module, f"{users}:Means"):
         assert jaxood.load_model(source).identity()["weights_sha256"] == loaded.weights_hash

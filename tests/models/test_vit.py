@@ -56,7 +56,7 @@ def test_published_files_name_their_mlp_otherwise(small):
 
 def test_the_gradient_reaches_the_patches_of_the_cam_layer_only(small):
     _, model = small
-    images = noise(2, 64)
+    images = jnp.asarray(noise(2, 64))
 
     def gradient(stage):
         tokens = model.run(images, stop=stage)
@@ -73,9 +73,8 @@ def test_the_gradient_reaches_the_patches_of_the_cam_layer_only(small):
 
 def test_patches_lie_where_they_are_in_the_image(small):
     _, model = small
-    image = np.zeros((1, 64, 64, 3), np.float32)
-    other = image.copy()
-    other[0, 16:32, 48:64] = 1  # row 1, column 3 of the grid
+    image = jnp.zeros((1, 64, 64, 3))
+    other = image.at[0, 16:32, 48:64].set(1)  # row 1, column 3 of the grid
     moved = model.spatial(model.run(image, stop="conv_proj") - model.run(other, stop="conv_proj"))
     changed = np.argwhere(np.abs(np.asarray(moved)[0]).max(-1) > 0)
     np.testing.assert_array_equal(changed, [[1, 3]])
