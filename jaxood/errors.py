@@ -20,7 +20,7 @@ class UsageError(ValueError):
         return f"{line}. {self.remedy}" if self.remedy else line
 
 
-def require(holds: bool, argument: str, got: object, wanted: str, remedy: str = "") -> None:
+def require(holds: object, argument: str, got: object, wanted: str, remedy: str = "") -> None:
     """Raises UsageError unless `holds`."""
     if not holds:
         raise UsageError(argument, got, wanted, remedy)

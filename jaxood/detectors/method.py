@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from jaxood.context import Extractor, View
 from jaxood.detectors.blocks import map_blocks
@@ -175,10 +175,8 @@ class Method:
             states.append(step.fit(seen, labels, given))
         return tuple(states)
 
-    def score(
-        self, state: State, outputs: ModelOutputs, head: Head | None
-    ) -> Float[AnyArray, " n"]:
-        """Higher is more in-distribution. Pure, jit-able, and per row."""
+    def score(self, state: State, outputs: ModelOutputs, head: Head | None) -> AnyArray:
+        """One score a row, [n]; higher is more in-distribution. Pure, jit-able, and per row."""
         outputs = _prepared(self.source, self.transforms, state[:-1], head, outputs)
         return self.detector.score(state[-1], outputs, cast(Head, head))
 

@@ -203,7 +203,7 @@ def device_mesh() -> Mesh:
     return Mesh(jax.local_devices(), ("bank",))
 
 
-def share(rows: Float[np.ndarray, "b c"], mesh: Mesh) -> Float[Array, "b+ c"]:
+def share(rows: Float[np.ndarray, "b c"], mesh: Mesh) -> Float[Array, "rows c"]:
     """Rows of zeros make the shares equal, whole chunks; each device then holds its share only."""
     rows = np.pad(rows, ((0, -len(rows) % (CHUNK * mesh.size)), (0, 0)))
     return jax.device_put(rows, NamedSharding(mesh, P(*mesh.axis_names)))

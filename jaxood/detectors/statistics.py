@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxood.outputs import AnyArray
+
 BLOCK = 4096
 
-Rows = np.ndarray  # [n, c]; a memory map will do
+Rows = AnyArray  # [n, c]; on the host, a memory map will do
 Prepared = Callable[[Rows], Rows]
 
 
@@ -22,7 +24,8 @@ def as_is(rows: Rows) -> Rows:
 
 def l2_normalised(rows: Rows) -> Rows:
     """Rows of length 1; a row of zeros stays one."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(np.asarray(rows), axis=1, keepdims=True)
+    return rows / np.maximum(lengths, 1e-12)
 
 
 def blocks(rows: Rows, prepare: Prepared = as_is) -> Iterator[tuple[slice, Rows]]:
@@ -33,7 +36,8 @@ def blocks(rows: Rows, prepare: Prepared = as_is) -> Iterator[tuple[slice, Rows]
 
 
 def mean(rows: Rows, prepare: Prepared = as_is) -> Float[np.ndarray, " c"]:
-    return sum(block.sum(axis=0) for _, block in blocks(rows, prepare)) / len(rows)
+    total = sum(block.sum(axis=0) for _, block in blocks(rows, prepare))
+    return np.asarray(total) / len(rows)
 
 
 def class_means(

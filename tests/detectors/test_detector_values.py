@@ -11,6 +11,7 @@ import toy_detection as toy
 from detector_references import REFERENCES, case_of
 from test_detectors import fitted, score, with_extras_of
 
+from jaxood.detectors.check import PatchModel
 from jaxood.detectors.grammar import parse_method
 from jaxood.detectors.openmax import fit_weibull
 from jaxood.detectors.statistics import BLOCK, class_means, covariance, pseudo_whitener
@@ -181,7 +182,8 @@ def test_gram_statistics_stay_in_range():
     features = np.random.default_rng(0).random((2, 3, 3, 5)).astype(np.float32) * 1e4
     features[..., 1] *= 1e-4
     outputs = ModelOutputs(jnp.asarray(features), None, None, None)
-    context = Context(None, outputs, None, None, None)
+    nothing, model = jnp.zeros((2, 1, 1, 3)), PatchModel(toy.head_of("linear"))
+    context = Context(nothing, outputs, model, jnp.zeros(2, jnp.int32), jax.random.key(0))
     found = GramStatistics(10)(context).reshape(2, 10, 5)
     exact = features.reshape(2, 9, 5).astype(np.float64)
     for order in (1, 10):
