@@ -185,7 +185,9 @@ def test_curves_equal_grad_cams(tmp_path):
     model = converted_mobilenet(tmp_path)
     draws = np.random.default_rng(0).random((2, 7, 7), np.float32)
     maps = np.asarray(heatmap(jnp.asarray(draws), (224, 224)))
-    images = np.stack([read(path, model.preprocessing) for path in imagenet_photographs()[3:5]])
+    images = np.stack(
+        [read(str(path), model.preprocessing) for path in imagenet_photographs()[3:5]]
+    )
     inputs = np.array(model.preprocessing.normalise(jnp.asarray(images))).transpose(0, 3, 1, 2)
     with torch.no_grad():
         target = reference(torch.tensor(inputs)).argmax(axis=1).numpy()
