@@ -20,7 +20,7 @@ class ModelOutputs(NamedTuple):
       extras: what else an extractor kept for the methods that ask for it, by the extractor's key.
     """
 
-    feature_map: Float[AnyArray, "n h w c"] | None
+    feature_map: Float[AnyArray, "n h w m"] | None
     pooled: Float[AnyArray, "n c"]
     penultimate: Float[AnyArray, "n c"]
     logits: Float[AnyArray, "n k"]
@@ -30,7 +30,7 @@ class ModelOutputs(NamedTuple):
 def model_outputs(
     head: Head,
     pooled: Float[AnyArray, "n c"],
-    feature_map: Float[AnyArray, "n h w c"] | None = None,
+    feature_map: Float[AnyArray, "n h w m"] | None = None,
     extras: Mapping[str, Float[AnyArray, "n ..."]] = {},  # noqa: B006 (never changed)
 ) -> ModelOutputs:
     """The outputs that follow from pooled features: what a model returns, what a view makes."""

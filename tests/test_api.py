@@ -117,19 +117,20 @@ def test_the_block_on_photographs(cache, tmp_path):
     first = sorted(folder.iterdir())[0]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / first.name).write_bytes(first.read_bytes())
-    run(
-        (IMAGES + STUDIES).replace('"score-cam"', '"hirescam"'),
-        WEIGHTS=photos_weights(cache),
-        TRAIN=photographs,
-        CALIBRATE=str(folder),
-        PHOTOS=tmp_path / "photos",
-        CAT=first,
-        SUITE="photos",
-        METHODS=["sfp", "msp"],
-        FOLDER=tmp_path,
-        FILE=tmp_path / "detector.safetensors",
-        image=Image.open(first),
-    )
+    with Image.open(first) as image:
+        run(
+            (IMAGES + STUDIES).replace('"score-cam"', '"hirescam"'),
+            WEIGHTS=photos_weights(cache),
+            TRAIN=photographs,
+            CALIBRATE=str(folder),
+            PHOTOS=tmp_path / "photos",
+            CAT=first,
+            SUITE="photos",
+            METHODS=["sfp", "msp"],
+            FOLDER=tmp_path,
+            FILE=tmp_path / "detector.safetensors",
+            image=image,
+        )
 
 
 def test_importing_is_light_and_names_are_complete():
@@ -174,7 +175,7 @@ def test_listings_tell_needs_parameters_and_papers():
     entries = [*jaxood.list_detectors(), *jaxood.list_attributions()]
     for entry in entries:
         assert entry.summary, entry.name
-        assert entry.paper or entry.name == "randomcam", entry.name  # a baseline of no paper
+        assert entry.paper or entry.name in ("randomcam", "sobel"), entry.name  # baselines
     assert "images" in next(e for e in entries if e.name == "odin").needs
     assert "labels" in next(e for e in entries if e.name == "she").needs
     assert {entry.name for entry in jaxood.list_suites()} == {"digits", "photos"}

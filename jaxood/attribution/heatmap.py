@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxood.heads import AnyArray
+
 
 def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
     x = np.abs(distance)
@@ -78,7 +80,7 @@ def unit_scale(maps: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
 
 
 def heatmap(
-    maps: Float[Array, "n h w"],
+    maps: Float[AnyArray, "n h w"],
     size: tuple[int, int],
     scale: Literal["paper", "unit"] = "paper",
 ) -> Float[Array, "n H W"]:
@@ -86,6 +88,7 @@ def heatmap(
 
     "paper" is SOFA's contrast, "unit" the values as they are.
     """
+    maps = jnp.asarray(maps)
     scaled = paper_scale(maps) if scale == "paper" else maps
     return unit_scale(upsample(scaled, size))
 

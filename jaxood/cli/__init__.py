@@ -48,7 +48,7 @@ def build_parser(command: str, prog: str) -> argparse.ArgumentParser:
 def as_option(argument: str, parser: argparse.ArgumentParser) -> str:
     """A parameter of the library as this command spells it: "train" -> "--train-dir"."""
     for action in parser._actions:
-        if action.option_strings and argument in (action.dest, action.dest.rstrip("s")):
+        if action.option_strings and argument.rstrip("s") == action.dest.rstrip("s"):
             return action.option_strings[-1]
     return argument
 

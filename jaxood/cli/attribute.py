@@ -25,7 +25,7 @@ from jaxood.cli.values import coalitions, fraction, positive, progress_bar
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     text = "one or more, such as banzhaf, shapley, grad-cam, score-cam (default: banzhaf)"
-    add(parser, "--method", "NAME", text, dest="methods", nargs="+", default=["banzhaf"])
+    add(parser, "--method", "NAME", text, nargs="+", default=["banzhaf"])
     text = "stage for the activation maps (default: the model's own choice)"
     add(parser, "--layer", "STAGE", text)
     text = "random subsets of positions for banzhaf and shapley (default: 240); auto: until the"
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     result = attribute(
         model_from(args),
         args.images,
-        args.methods,
+        args.method,
         target=args.target,
         layer=args.layer,
         coalitions=args.coalitions,

@@ -16,7 +16,7 @@ from jaxood.cli.options import add, add_output_argument, add_seed_argument
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = ["energy", "knn", "nnguide"]
     text = "composed with + (default: energy knn nnguide)"
-    add(parser, "--method", "NAME", text, dest="methods", nargs="+", default=default)
+    add(parser, "--method", "NAME", text, nargs="+", default=default)
     add_seed_argument(parser)
     add_output_argument(parser, "runs/contours")
 
@@ -24,6 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from jaxood.flows.contours import contours
 
-    result = contours(args.methods, seed=args.seed)
+    result = contours(args.method, seed=args.seed)
     print(result)
     print(f"written to {result.save(args.output)}: a picture a method, and all side by side")

@@ -29,7 +29,7 @@ from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_method_arguments(parser, ["sfp"])
+    add_method_arguments(parser, "sfp", "+")
     text = "each value in turn on the same features, such as knn.k=5,10,50; may be repeated"
     add(parser, "--sweep", "NAME.PARAM=V1,V2", text, action="append", default=[])
     data = parser.add_argument_group("data")
@@ -51,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
     from jaxood.flows.evaluate import check_request, evaluate
 
     settings, sweeps = parse_settings(args.set), parse_sweeps(args.sweep)
-    check_request(args.methods, settings, sweeps, args.fpr_convention, args.seed)
+    check_request(args.method, settings, sweeps, args.fpr_convention, args.seed)
     suite = _suite(args)
     result = evaluate(
         model_from(args, suite.name),
         suite,
-        args.methods,
+        args.method,
         settings=settings,
         sweeps=sweeps,
         batch_size=args.batch_size,

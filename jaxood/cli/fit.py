@@ -28,7 +28,7 @@ from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_method_arguments(parser, ["nnguide"], nargs=1)
+    add_method_arguments(parser, "nnguide")
     text = "of in-distribution images that pass"
     add(parser, "--tpr", "F", text, type=fraction, default=0.95)
     data = parser.add_argument_group("data")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     sets = _sets(args)
     detector = fit(
         model_from(args),
-        args.methods,
+        args.method,
         **sets,
         tpr=args.tpr,
         settings=settings,

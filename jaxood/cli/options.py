@@ -18,8 +18,8 @@ def add(group, flag: str, metavar: str | None, text: str, **how) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> None:
     """--model, --weights, --tag, --classes, --dtype, --batch-size, --seed, --cache-dir."""
     group = parser.add_argument_group("model")
-    own = "architecture (see `jaxood models`) or package.module:function of a model of your own"
-    add(group, "--model", "NAME", own)
+    text = "architecture (see `jaxood models`) or package.module:function of a model of your own"
+    add(group, "--model", "NAME", text)
     add(group, "--weights", "FILE", "made by `jaxood convert`; names its architecture itself")
     add(group, "--tag", "TAG", "weight tag, where the weights file does not tell it")
     named = "names of the classes, one a line (default: the weights file's, or ImageNet's)"
@@ -62,10 +62,10 @@ def model_from(args: argparse.Namespace, suite: str = "digits"):
     )
 
 
-def add_method_arguments(parser, default: list[str], nargs: str | int = "+") -> None:
+def add_method_arguments(parser, default: str, nargs: str | None = None) -> None:
     """--method and --set."""
-    text = f"composed with + (default: {' '.join(default)}); `jaxood methods` lists them"
-    add(parser, "--method", "NAME", text, dest="methods", nargs=nargs, default=default)
+    text = f"composed with + (default: {default}); `jaxood methods` lists them"
+    add(parser, "--method", "NAME", text, nargs=nargs, default=[default] if nargs else default)
     setting = "a parameter of a step, such as knn.k=50; may be repeated"
     add(parser, "--set", "NAME.PARAM=VALUE", setting, action="append", default=[])
 

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     maps = parser.add_argument_group("maps")
     text = "attributions of this package (default: banzhaf, unless --maps is given)"
-    add(maps, "--method", "NAME", text, dest="methods", nargs="+")
+    add(maps, "--method", "NAME", text, nargs="+")
     text = "maps from elsewhere; may be repeated"
     add(maps, "--maps", "NAME=FILE.npz", text, action="append", default=[])
     text = "random maps an image, whose mean is the baseline"
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     result = road(
         model_from(args),
         args.images,
-        args.methods,
+        args.method,
         maps=_named(args.maps),
         random_maps=args.random_maps,
         target=args.target,

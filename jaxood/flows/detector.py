@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import UInt8
 from PIL import Image
 
 from jaxood.compiling import jit
@@ -31,7 +30,7 @@ from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Runner, skipped_of
-from jaxood.runner.step import OWN_TOP_CLASS, ExtractionStep
+from jaxood.runner.step import TOP_CLASS, ExtractionStep
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -141,7 +140,7 @@ class ImageDetector:
                     probability = probabilities[row, label]
                     yield self._verdict(index, images.ids[index], label, probability, scores[row])
 
-    def detect_image(self, image: Image.Image | UInt8[np.ndarray, "..."]) -> Verdict:
+    def detect_image(self, image: Any) -> Verdict:
         """One verdict, for a PIL image or a uint8 array [h, w, 3] or [h, w] of any size.
 
         The image is resized and cropped as the model wants it. The first call compiles one
@@ -235,7 +234,7 @@ def _step(model: LoadedModel, fitted: SavedDetector) -> ExtractionStep:
 
 def _scored(step: ExtractionStep, fitted: SavedDetector, model, state, images):
     """Logits and scores of a batch, in the one program that runs the network."""
-    target = jnp.full(len(images), OWN_TOP_CLASS, jnp.int32)
+    target = jnp.full(len(images), TOP_CLASS, jnp.int32)
     pooled, logits, extras = step(model, images, target, jax.random.key(fitted.seed))
     penultimate = model.head.penultimate(pooled)
     outputs = ModelOutputs(None, pooled, penultimate, logits, extras)

@@ -139,7 +139,7 @@ class _Maps:
 
     Attributes:
       names: of each image, all different.
-      given: maps from elsewhere, by method and image's index.
+      given: maps from elsewhere, by method and image's index; None where there is none.
       target: class to follow; None: each image's top class.
     """
 
@@ -147,7 +147,7 @@ class _Maps:
     images: ImageSet
     names: Sequence[str]
     extractors: Mapping[str, Any]
-    given: Mapping[str, Sequence[np.ndarray]]
+    given: Mapping[str, Sequence[np.ndarray | None]]
     random_maps: int
     target: int | None
     scale: Scale
@@ -218,7 +218,9 @@ class _Maps:
 
         def digest(name: str) -> object:
             if name in self.given:
-                return fingerprint([rows.tobytes() for rows in self.given[name]])
+                return fingerprint(
+                    [None if row is None else row.tobytes() for row in self.given[name]]
+                )
             return self.extractors[name].identity() if name in self.extractors else name
 
         model = self.runner.model.identity()
@@ -292,6 +294,7 @@ def road(
     runner.check(tuple(extractors.values()), batch_size, len(found))
     classes = runner.model.class_names
     number = None if target is None else find_class(str(target), classes)
+    _check_lacking(given, found, runner.model)
     source = _Maps(
         runner,
         found,
@@ -326,6 +329,25 @@ def road(
             "seed": seed,
         },
     )
+
+
+def _check_lacking(
+    given: Mapping[str, Sequence[np.ndarray | None]], images: ImageSet, model: LoadedModel
+) -> None:
+    """Only images that cannot be decoded may be without a map, as `attribute` leaves them out.
+
+    Raises:
+      UsageError: for another.
+    """
+    for name, maps in given.items():
+        lacking = np.array([i for i, one in enumerate(maps) if one is None], int)
+        if not len(lacking):
+            continue
+        with closing(images.subset(lacking).batches(model.preprocessing, 32)) as batches:
+            for batch in batches:
+                for i in batch.indices[batch.valid]:
+                    got = f"no map {name} of {images.ids[lacking[i]]}"
+                    raise UsageError("maps", got, "a map of every image")
 
 
 def _measured(

@@ -47,7 +47,7 @@ def load_model(
     if isinstance(source, str) and (not source or "\0" in source):
         raise UsageError("model", repr(source), "a weights file or the name of a model")
     text = os.fspath(source) if isinstance(source, str | Path) else ""
-    if text and not _is_file(text):
+    if text and not (isinstance(source, Path) or _is_file(text)):
         if ":" in text:
             return _own(imported(text, "model"), text, names, tag, dtype)
         name, _ = find_architecture(text, "model")
@@ -83,7 +83,8 @@ def model_of_suite(name: str, cache: Path | str | None = None) -> str | Path:
 
 
 def _is_file(text: str) -> bool:
-    return text.endswith(".safetensors") or os.path.isfile(text)
+    """Whether it is meant as a file, be it there or not."""
+    return text.endswith(".safetensors") or "/" in text or os.sep in text or os.path.isfile(text)
 
 
 def _own(made, name: str, names, tag: str | None, dtype: str) -> LoadedModel:

@@ -30,8 +30,8 @@ def unique(ids: Sequence[str]) -> list[str]:
 
 def read_maps(
     sources: Mapping[str, MapSource], ids: Sequence[str], taken: Sequence[str] = ()
-) -> dict[str, list[Float[np.ndarray, "h w"]]]:
-    """Maps by name, one an image of `ids`.
+) -> dict[str, list[Float[np.ndarray, "h w"] | None]]:
+    """Maps by name, one an image of `ids`; None where a file has none of it.
 
     Args:
       sources: by name, an NPZ file with `ids`, an image name each, and an array of that name; or
@@ -39,9 +39,9 @@ def read_maps(
       taken: names that maps may not have.
 
     Raises:
-      UsageError: for what is no such file, or lacks an array or an image that is needed.
+      UsageError: for what is no such file, or lacks the array.
     """
-    found = {}
+    found: dict[str, list[Float[np.ndarray, "h w"] | None]] = {}
     for name, source in sources.items():
         require(bool(name) and "/" not in name, "maps", repr(name), "a name without a slash")
         free = name not in taken and name != "random"
@@ -53,11 +53,7 @@ def read_maps(
         by_id = dict(zip(listed, maps, strict=True))
         twice = len(listed) - len(by_id)
         require(not twice, "maps", f"{source} with {twice} ids that repeat", "an id once")
-        lacking = [image for image in ids if image not in by_id]
-        if lacking:
-            wanted = f"a map of every image: {lacking[0]} has none"
-            raise UsageError("maps", f"{source} without {len(lacking)} images", wanted)
-        found[name] = [by_id[image] for image in ids]
+        found[name] = [by_id.get(image) for image in ids]
     return found
 
 

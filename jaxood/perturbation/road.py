@@ -111,8 +111,8 @@ def area(curve: Float[np.ndarray, "*n t"], fractions: tuple[float, ...]) -> Numb
 
 
 def image_number(image_id: str) -> int:
-    """What keys the draws of an image, whatever set and batch it comes in."""
-    return zlib.crc32(image_id.encode())
+    """What keys the draws of an image, whatever folder, set and batch it comes in."""
+    return zlib.crc32(image_id.rpartition("/")[2].encode())
 
 
 class Rows(NamedTuple):

@@ -25,7 +25,7 @@ from jaxood.files import file_name, fingerprint
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.runner.features import Features, Skipped, joined
-from jaxood.runner.step import OWN_TOP_CLASS, Extracted, ExtractionStep
+from jaxood.runner.step import TOP_CLASS, Extracted, ExtractionStep
 from jaxood.runner.store import Chunk, Column
 
 IN_FLIGHT = 2  # batches on the device: one computes while the next is copied there
@@ -121,7 +121,7 @@ class Runner:
         """
         size = self.rows(batch_size, len(images))
         step = self.step(extractors)
-        targets = np.full(size, OWN_TOP_CLASS if target is None else target, np.int32)
+        targets = np.full(size, TOP_CLASS if target is None else target, np.int32)
         targets, key = shard(targets, self.mesh), replicate(jax.random.key(seed), self.mesh)
         in_flight: deque[tuple[Batch, Extracted]] = deque()
         with closing(images.batches(self.model.preprocessing, size, start)) as batches:

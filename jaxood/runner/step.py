@@ -13,7 +13,7 @@ from jaxood.models.blocked import forward
 from jaxood.outputs import AnyArray
 from jaxood.preprocessing import Preprocessing
 
-OWN_TOP_CLASS = -1  # in the place of a target
+TOP_CLASS = -1  # in the place of a target
 
 
 class Extracted(NamedTuple):
@@ -49,7 +49,7 @@ class ExtractionStep:
         target: Int[Array, " n"],
         key: PRNGKeyArray,
     ) -> Extracted:
-        """`target`: classes to explain, or `OWN_TOP_CLASS`."""
+        """`target`: classes to explain, or `TOP_CLASS`."""
         normalised = self.preprocessing.normalise(images, jnp.dtype(self.dtype))
         stages = self._stages(model)
         outputs, layers = forward(model, normalised, stages)

@@ -45,14 +45,17 @@ def test_a_faithful_map_beats_the_random_ones(photos):
 
 
 def test_maps_of_the_attribute_flow_are_those_of_its_method(photos, tmp_path):
-    (photos / "1b.png").unlink()
     jaxood.attribute(Redness(), photos, ["banzhaf"]).save(tmp_path / "maps")
     given = {"given": tmp_path / "maps" / "maps.npz"}
     with np.load(given["given"]) as arrays:
         np.savez(tmp_path / "given.npz", ids=arrays["ids"], given=arrays["banzhaf"])
     given = {"given": tmp_path / "given.npz"}
     areas = jaxood.road(Redness(), photos, ["banzhaf"], maps=given, **SETTINGS).areas()
+    assert areas["given"].shape == (3, 3)  # 1b.png cannot be decoded, and has no map
     np.testing.assert_allclose(areas["given"], areas["banzhaf"], atol=1e-5)
+    Image.fromarray(picture(7)).save(photos / "1b.png")
+    with pytest.raises(UsageError, match="maps: got no map given of 1b.png, wanted a map of"):
+        jaxood.road(Redness(), photos, maps=given, **SETTINGS)
 
 
 def test_images_in_memory_and_a_class_by_name():
@@ -179,6 +182,14 @@ def test_files_agree_with_each_other(photos, tmp_path):
     assert list(about["data"]["images"]["skipped"]) == ["1b.png"]
     for name in ("road.png", "strip.png"):
         assert np.asarray(Image.open(tmp_path / name).convert("L")).std() > 10
+
+
+def test_draws_do_not_depend_on_where_a_folder_lies(photos, tmp_path):
+    moved = photos.rename(tmp_path / "elsewhere")
+    one, two = (jaxood.road(Redness(), where, **SETTINGS) for where in (moved, [moved]))
+    assert [curve.id for curve in one.curves] != [curve.id for curve in two.curves]
+    for first, second in zip(one.curves, two.curves, strict=True):
+        np.testing.assert_array_equal(first.confidence, second.confidence)
 
 
 def test_no_image_that_can_be_decoded(photos):
