@@ -22,9 +22,10 @@ VERSION = 1  # of this recipe: part of the cached file's name
 def digits_weights(cache: Path) -> Path:
     """The weights file of the digits network, trained into `cache` when it is not there."""
     from jaxood.models.loading import save_weights
+    from jaxood.models.weights_file import is_whole
 
     path = cache / f"digits_cnn-v{VERSION}.safetensors"
-    if not path.exists():
+    if not is_whole(path):
         save_weights(path, train_digits(), "digits_cnn", "digits")
     return path
 

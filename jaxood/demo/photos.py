@@ -18,10 +18,11 @@ def mobilenet_v2_checkpoint() -> Path:
 def photos_weights(cache: Path) -> Path:
     """Its weights file, converted into `cache` when it is not there."""
     from jaxood.conversion import convert
+    from jaxood.models.weights_file import is_whole
 
     checkpoint = mobilenet_v2_checkpoint()
     weights = cache / "mobilenet_v2-IMAGENET1K_V1.safetensors"
-    if not weights.exists():
+    if not is_whole(weights):
         weights.parent.mkdir(parents=True, exist_ok=True)
         convert(checkpoint, weights, arch="mobilenet_v2", tag="IMAGENET1K_V1")
     return weights

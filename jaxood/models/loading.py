@@ -15,7 +15,7 @@ from jaxood.errors import UsageError, choose
 from jaxood.models.backbone import Backbone
 from jaxood.models.contract import check_model
 from jaxood.models.registry import ARCHITECTURES, LoadedModel, find_tag
-from jaxood.models.weights_file import WeightsInfo, open_weights, sha256, write_weights
+from jaxood.models.weights_file import WeightsInfo, checked_sha256, open_weights, write_weights
 from jaxood.preprocessing import Preprocessing
 
 DTYPES = ("float32", "bfloat16")
@@ -69,6 +69,7 @@ def load_weights(
       UsageError: unknown name or tag; file missing, damaged, or of another architecture.
     """
     file, info = open_weights(weights)
+    digest = checked_sha256(weights)
     if arch is not None and arch != info.architecture:
         raise UsageError("weights", f"{weights} ({info.architecture})", f"weights for {arch}")
     choose("weights", info.architecture, ARCHITECTURES)
@@ -81,7 +82,7 @@ def load_weights(
         preprocessing,
         info.architecture,
         tag or info.tag,
-        sha256(weights),
+        digest,
         dtype,
         network.pooling,
         checked_names(names or info.class_names, info.num_classes),

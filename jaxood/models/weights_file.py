@@ -1,7 +1,8 @@
 """Weights files: safetensors of float32 arrays by parameter path, with what a run must know.
 
 A file is written beside its final name and renamed when it is whole, and one array at a time, so
-that a network of any size needs the memory of its largest array only.
+that a network of any size needs the memory of its largest array only. Its metadata holds a digest
+of the file itself, with zeros in the digest's place: a changed byte is noticed.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from jaxood.files import whole_file
 from jaxood.preprocessing import Preprocessing
 
 CONVERT = "Make one from a PyTorch checkpoint with jaxood convert"
+NO_DIGEST = b"0" * 64  # in the digest's place while it is computed
+BLOCK = 1 << 22  # bytes read at once
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,42 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checked_sha256(path: Path) -> str:
+    """The hash of a weights file that is as it was written.
+
+    Raises:
+      UsageError: when it is not, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            length = file.read(8)
+            header = file.read(struct.unpack("<Q", length)[0])
+            written = json.loads(header)["__metadata__"]["sha256"].encode()
+            whole = hashlib.sha256(length + header)
+            blank = hashlib.sha256(length + header.replace(written, NO_DIGEST, 1))
+            while block := file.read(BLOCK):
+                whole.update(block)
+                blank.update(block)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
+        got = f"{path} ({type(error).__name__})"
+        raise UsageError("weights", got, "a weights file of this version", CONVERT) from error
+    if blank.hexdigest().encode() != written:
+        raise UsageError(
+            "weights", f"{path}, changed after it was written", "a whole file", CONVERT
+        )
+    return whole.hexdigest()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether it is a weights file that is as it was written."""
+    try:
+        open_weights(path)
+        checked_sha256(path)
+    except UsageError:
+        return False
+    return True
+
+
 def write_weights(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
@@ -75,7 +114,7 @@ def write_weights(
     Raises:
       UsageError: the folder is missing or cannot be written.
     """
-    header: dict[str, dict] = {"__metadata__": info.as_strings()}
+    header: dict[str, dict] = {"__metadata__": info.as_strings() | {"sha256": NO_DIGEST.decode()}}
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + 4 * int(np.prod(shape))
@@ -84,12 +123,17 @@ def write_weights(
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of eight bytes
     try:
         with whole_file(path) as partial, partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
+            head = struct.pack("<Q", len(text)) + text
+            digest = hashlib.sha256(head)
+            file.write(head)
             for name, shape in shapes.items():
                 array = np.ascontiguousarray(value(name), "<f4")
                 if array.shape != tuple(shape):
                     raise ValueError(f"{name}: got shape {array.shape}, announced {shape}")
                 file.write(array.data)
+                digest.update(array.data)
+            file.seek(head.index(NO_DIGEST))
+            file.write(digest.hexdigest().encode())
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError("output", f"{path} ({reason})", "a file that can be written") from error

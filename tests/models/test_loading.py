@@ -120,6 +120,36 @@ def test_parameters_that_do_not_fit_are_named(digits, tmp_path):
         assert part in str(caught.value)
 
 
+def test_any_flipped_bit_is_noticed(digits, tmp_path):
+    _, path = digits
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    file = tmp_path / "flipped.safetensors"
+    generator = np.random.default_rng(0)
+    inside = [*generator.integers(0, header, 100), *generator.integers(header, len(content), 100)]
+    for index in inside:
+        changed = bytearray(content)
+        changed[index] ^= 1 << int(generator.integers(8))
+        file.write_bytes(changed)
+        with pytest.raises(UsageError) as caught:
+            load_weights(file)
+        assert "\n" not in str(caught.value)
+    for length in generator.integers(0, len(content), 20):
+        file.write_bytes(content[:length])
+        with pytest.raises(UsageError):
+            load_weights(file)
+
+
+def test_a_damaged_file_of_the_cache_is_made_anew(digits, tmp_path, monkeypatch):
+    import jaxood.demo.digits
+
+    model, path = digits
+    content = path.read_bytes()
+    (tmp_path / "digits_cnn-v1.safetensors").write_bytes(content[:-5] + b"12345")
+    monkeypatch.setattr(jaxood.demo.digits, "train_digits", lambda: model)
+    assert jaxood.demo.digits.digits_weights(tmp_path).read_bytes() == content
+
+
 def test_a_tag_brings_its_preprocessing(digits, monkeypatch):
     _, path = digits
     entry = ARCHITECTURES["digits_cnn"]
