@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxood.cli import main
+from jaxood.cli import leave
 
 if __name__ == "__main__":
-    sys.exit(main("convert", sys.argv[1:], prog="convert_weights.py"))
+    leave("convert", sys.argv[1:], prog="convert_weights.py")

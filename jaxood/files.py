@@ -1,10 +1,14 @@
 """Files that are whole or absent, and short names for what they were made from."""
 
 import contextlib
+import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from jaxood.errors import UsageError
 
 
 def fingerprint(*parts: object) -> str:
@@ -18,18 +22,76 @@ def file_name(text: str) -> str:
     return kept[:80]
 
 
+def printable(path: Path | str) -> str:
+    """A path as valid UTF-8 without control characters, whatever bytes the file system gave."""
+    text = str(path)
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its place when all went well.
 
-    A reader, or a next run, sees the whole file or none of it.
+    A reader, or a next run, sees the whole file or none of it. What a process that was killed left
+    of it is removed.
     """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if not _runs(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _runs(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Holds a folder against other runs that ask for it; it is made, and removed if left empty.
+
+    Raises:
+      UsageError: when another process holds it.
+    """
+    if os.name == "nt":  # no such locks
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def _lock(handle: int, folder: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        wanted = "a folder that no other run is writing to"
+        raise UsageError("output", folder, wanted) from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def write_whole(path: Path, content: bytes) -> None:

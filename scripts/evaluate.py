@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxood.cli import main
+from jaxood.cli import leave
 
 if __name__ == "__main__":
-    sys.exit(main("evaluate", sys.argv[1:], prog="evaluate.py"))
+    leave("evaluate", sys.argv[1:], prog="evaluate.py")

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxood.cli import main
+from jaxood.cli import leave
 
 if __name__ == "__main__":
-    sys.exit(main("contours", sys.argv[1:], prog="plot_contours.py"))
+    leave("contours", sys.argv[1:], prog="plot_contours.py")

@@ -5,11 +5,14 @@ errors name parameters; here they are given the spelling of the options.
 """
 
 import argparse
+import contextlib
 import importlib
-import os
 import sys
+from typing import NoReturn
 
+from jaxood.cli.ending import end_with, outcome, signals
 from jaxood.errors import UsageError, choose
+from jaxood.files import exclusive
 
 COMMANDS = {
     "evaluate": "tell in-distribution from out-of-distribution data, and report how well",
@@ -22,6 +25,8 @@ COMMANDS = {
     "models": "list the architectures and the weights that can be converted",
     "methods": "list what methods are composed of, and the attributions",
 }
+
+RESUMED = frozenset({"evaluate", "attribute", "road"})  # their --output keeps what was computed
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,23 +59,35 @@ def as_option(argument: str, parser: argparse.ArgumentParser) -> str:
 
 
 def main(command: str, arguments: list[str], prog: str | None = None) -> int:
-    """Runs one sub-command; returns its exit code: 0, or 2 for wrong input."""
+    """Runs one sub-command; returns its exit code.
+
+    0; 2 for wrong input; 1 when the machine fails, as a full disk does; 130 and 143 when SIGINT
+    or SIGTERM ended it. Whatever it was is one line on the error output.
+    """
     prog, parser = prog or f"jaxood {command}", None
-    try:
-        parser = build_parser(command, prog)
-        args = parser.parse_args(arguments)
-        return args.run(args) or 0
-    except UsageError as error:
-        if parser is not None:
-            error.argument = as_option(error.argument, parser)
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `jaxood detect ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+    with signals() as received:
+        try:
+            parser = build_parser(command, prog)
+            args = parser.parse_args(arguments)
+            with exclusive(args.output) if command in RESUMED else contextlib.nullcontext():
+                return args.run(args) or 0
+        except BaseException as error:
+            if isinstance(error, UsageError) and parser is not None:
+                error.argument = as_option(error.argument, parser)
+            told = outcome(error, received)
+            if told is None:
+                raise
+            code, line = told
+            if code > 128 and command in RESUMED:
+                line += "; the same command goes on where it stopped"
+            if line:
+                print(f"{prog}: {line}", file=sys.stderr)
+            return code
+
+
+def leave(command: str, arguments: list[str], prog: str | None = None) -> NoReturn:
+    """Runs one sub-command, and ends the process with its exit code."""
+    end_with(lambda: main(command, arguments, prog), prog or f"jaxood {command}")
 
 
 def entry() -> None:
@@ -91,4 +108,4 @@ def entry() -> None:
         command = choose("COMMAND", arguments[0], COMMANDS)
     except UsageError as error:
         sys.exit(print(f"jaxood: {error}", file=sys.stderr) or 2)
-    sys.exit(main(command, arguments[1:]))
+    leave(command, arguments[1:])

@@ -16,7 +16,7 @@ def add(group, flag: str, metavar: str | None, text: str, **how) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> None:
-    """--model, --weights, --tag, --classes, --dtype, --batch-size, --seed, --cache-dir."""
+    """What says which model reads images, and how."""
     group = parser.add_argument_group("model")
     text = "architecture (see `jaxood models`) or package.module:function of a model of your own"
     add(group, "--model", "NAME", text)
@@ -27,6 +27,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
     add(group, "--dtype", "TYPE", "of the backbone: float32 or bfloat16", default="float32")
     size = "images a step, over all devices"
     add(group, "--batch-size", "N", size, type=positive, default=32)
+    text = "larger images are left out, by name (default: PIL's limit, 89478485)"
+    add(group, "--max-pixels", "N", text, type=positive)
     if seed:
         add_seed_argument(group)
     kept = "for trained and converted weights (default: $JAXOOD_CACHE or ~/.cache/jaxood)"
@@ -44,8 +46,11 @@ def model_from(args: argparse.Namespace, suite: str = "digits"):
     Raises:
       UsageError: see `jaxood.load_model`.
     """
+    from PIL import Image
+
     from jaxood.flows.sources import load_model, model_of_suite
 
+    Image.MAX_IMAGE_PIXELS = args.max_pixels or Image.MAX_IMAGE_PIXELS
     source = args.model if args.weights is None else Path(args.weights)
     if source is None:
         source = model_of_suite(suite, args.cache)

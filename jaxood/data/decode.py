@@ -1,8 +1,10 @@
 """From an image file to the uint8 square that a model takes, bit for bit as torchvision does it."""
 
+import contextlib
 import io
 import os
 import stat
+import threading
 import warnings
 
 import numpy as np
@@ -13,7 +15,12 @@ from jaxood.preprocessing import Preprocessing
 
 # What files are opened as: other plugins of PIL start programs (EPS) or are hardly ever used.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+MAX_BYTES = 1 << 30  # of a file
+LARGE = 1 << 24  # pixels; images of more are decoded one at a time, so that memory has a bound
 MAX_SIDE = 20_000  # pixels of the longer side after resizing: 1.2 GB at a crop of 224 x 20,000
+
+
+_one_large = threading.Lock()
 
 
 class UndecodableImage(Exception):
@@ -71,16 +78,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes the first frame of an encoded image and prepares it.
 
+    Memory: three bytes a pixel, twice, for one image of up to `PIL.Image.MAX_IMAGE_PIXELS` at a
+    time, and for one of up to `LARGE` pixels a thread.
+
     Raises:
-      UndecodableImage: when PIL cannot read the whole of it.
+      UndecodableImage: when PIL cannot read the whole of it, or it has more pixels than that.
     """
     if not content:
         raise UndecodableImage("the file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return prepare(image, preprocessing)
+            pixels = image.width * image.height
+            if pixels > (Image.MAX_IMAGE_PIXELS or pixels):
+                raise Image.DecompressionBombError
+            with _one_large if pixels > LARGE else contextlib.nullcontext():
+                return prepare(image, preprocessing)
     except UndecodableImage:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = f"more than the {Image.MAX_IMAGE_PIXELS} pixels allowed"
+        raise UndecodableImage(reason) from None
     except Image.UnidentifiedImageError:
         raise UndecodableImage(f"not an image of a format read ({', '.join(FORMATS)})") from None
     except Exception as error:  # PIL's plugins raise anything from SyntaxError to struct.error
@@ -95,8 +112,11 @@ def read(path: str, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
       UndecodableImage: when it cannot be read, or not as an image.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
             raise UndecodableImage("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UndecodableImage(f"{status.st_size} bytes, more than the {MAX_BYTES} allowed")
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:

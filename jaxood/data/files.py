@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
+from PIL import Image
 
 from jaxood.data.decode import UndecodableImage, read, silence_pil
 from jaxood.data.images import Batch, check_labels, padded
 from jaxood.errors import UsageError
+from jaxood.files import printable
 from jaxood.preprocessing import Preprocessing
 
 EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
@@ -105,7 +107,7 @@ class ImageFiles:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{Image.MAX_IMAGE_PIXELS}\n".encode())
         for path, shown in zip(self.paths(), self.ids, strict=True):
             try:
                 status = os.stat(path)
@@ -155,15 +157,6 @@ class ImageFiles:
                 yield padded(images, [reason.decode() for reason in reasons], first, batch_size)
         finally:
             del iterator  # here and now: its threads would outlive the interpreter
-
-
-def printable(path: Path | str) -> str:
-    """A path as valid UTF-8 without control characters, whatever bytes the file system gave."""
-    text = str(path)
-    if text.isprintable():
-        return text
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _walk(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:

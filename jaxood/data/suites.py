@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxood.data.digits import digits_ood, digits_train_and_test
-from jaxood.data.files import ImageFiles, printable
+from jaxood.data.files import ImageFiles
 from jaxood.data.images import ImageSet
 from jaxood.errors import UsageError, choose
+from jaxood.files import printable
 from jaxood.spelling import imported
 
 # Pictures that scikit-image carries and that show no ImageNet object.

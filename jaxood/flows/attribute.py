@@ -25,12 +25,13 @@ from jaxood.flows.evaluate import SetProgress, require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.report.figures import figure_image, write_figure
-from jaxood.report.manifest import manifest, write_json
+from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.pictures import COLOURS, grid_figure, overlay, palette, write_png
 from jaxood.report.tables import write_arrays
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Runner
 
+FILES = ("maps.npz", "overlays", "predictions.json", "grid.png", "manifest.json")
 SHOWN = 5  # predictions that are printed
 BATCH = 32  # images whose pictures are drawn at once
 SCALES = ("paper", "unit")
@@ -136,6 +137,8 @@ class AttributionResult:
         """
         check_pictures(colours, alpha, grid)
         folder, shown = Path(folder), []
+        about = manifest(self.settings, self.model, {"images": (self.images, self.skipped)})
+        put_aside(folder, FILES, about)
         arrays = {"ids": np.array(self.ids), "target": self.target, **self.maps}
         write_arrays(folder / "maps.npz", arrays)
         for row, image, drawn in self.overlays(colours, alpha):
@@ -146,11 +149,10 @@ class AttributionResult:
             if row < grid:
                 shown.append((image, caption(self._prediction(row)), drawn))
         skipped = {image.id: image.reason for image in self.skipped}
-        about = {"model": self.model.name, "images": self.predictions, "skipped": skipped}
-        write_json(folder / "predictions.json", about)
-        data = {"images": (self.images, self.skipped)}
-        write_json(folder / "manifest.json", manifest(self.settings, self.model, data))
+        found = {"model": self.model.name, "images": self.predictions, "skipped": skipped}
+        write_json(folder / "predictions.json", found)
         write_figure(folder / "grid.png", _grid(shown, list(self.maps), colours))
+        write_json(folder / "manifest.json", about)
         return folder
 
     def show(self, rows: int = 8, *, colours: str = COLOURS, alpha: float = 0.5) -> Image.Image:

@@ -26,12 +26,13 @@ from jaxood.flows.sources import ModelSource, load_model, model_of_suite
 from jaxood.metrics.ood import FPR_CONVENTIONS, measure
 from jaxood.models.registry import LoadedModel
 from jaxood.report import plots, tables
-from jaxood.report.manifest import manifest, write_json
+from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.tables import MethodResult, Scores, SetArrays, set_keys
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Progress, Runner
 
 SHOWN = 5  # undecodable images of a set that are named when a result is printed
+FILES = ("metrics.csv", "metrics.json", "scores.npz", "roc.png", "scores.png", "manifest.json")
 
 MethodSource = str | Method | Detector
 SetProgress = Callable[[str], Progress]  # given a set's name, what is told of each batch
@@ -116,12 +117,6 @@ class EvaluationResult:
             )
             for key, found in self.sets.items()
         ]
-        path = folder / "scores.npz"
-        tables.write_arrays(path, tables.score_arrays(self.results, name, keys, arrays))
-        if self.results:
-            tables.write_metrics(folder, self.results, self.fpr_convention)
-            plots.draw_roc(folder / "roc.png", self.results, name)
-            plots.draw_histograms(folder / "scores.png", self.results, name)
         about = manifest(
             self.settings,
             self.model,
@@ -131,6 +126,13 @@ class EvaluationResult:
             accuracy=self.accuracy,
             bank=self.bank,
         )
+        put_aside(folder, FILES, about)
+        path = folder / "scores.npz"
+        tables.write_arrays(path, tables.score_arrays(self.results, name, keys, arrays))
+        if self.results:
+            tables.write_metrics(folder, self.results, self.fpr_convention)
+            plots.draw_roc(folder / "roc.png", self.results, name)
+            plots.draw_histograms(folder / "scores.png", self.results, name)
         write_json(folder / "manifest.json", about)
         return folder
 

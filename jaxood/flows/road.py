@@ -41,12 +41,13 @@ from jaxood.perturbation.road import (
     road_curves,
 )
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
-from jaxood.report.manifest import manifest, write_json
+from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress, Runner, skipped_of
 
 RANDOM_GRID = (7, 7)  # positions of a random map, for a model without a feature map
 CURVES = "curves.jsonl"
+FILES = ("curves.csv", "areas.csv", "curves.json", "road.png", "strip.png", "manifest.json")
 STRIP = 6  # fractions that the strip shows
 
 
@@ -88,16 +89,17 @@ class RoadResult:
         """Writes curves.csv, areas.csv, curves.json, manifest.json, road.png and strip.png."""
         folder = Path(folder)
         found = dict(self.summary)
-        write_results(folder, join_random(self.curves), found)
         about = manifest(
             self.settings,
             self.model,
             {"images": (self.images, self.skipped)},
             road=found["settings"],
         )
-        write_json(folder / "manifest.json", about)
+        put_aside(folder, FILES, about)
+        write_results(folder, join_random(self.curves), found)
         draw_curves(folder / "road.png", found)
         self._draw_strip(folder / "strip.png")
+        write_json(folder / "manifest.json", about)
         return folder
 
     def _draw_strip(self, path: Path) -> None:

@@ -1,14 +1,15 @@
 """What a run was: enough to do it again, and to see why two runs differ."""
 
 import importlib.metadata
+import itertools
 import json
+import logging
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jaxood.data.files import printable
 from jaxood.data.images import ImageSet
-from jaxood.files import write_whole
+from jaxood.files import printable, write_whole
 from jaxood.models.registry import LoadedModel
 from jaxood.runner.features import Skipped
 
@@ -50,6 +51,32 @@ def manifest(
         "versions": {"python": platform.python_version()} | _versions(),
         "device": {"kind": devices[0].device_kind, "count": len(devices)},
     } | {name: plain(value) for name, value in more.items()}
+
+
+def put_aside(folder: Path, names: Iterable[str], about: Mapping[str, object]) -> None:
+    """Keeps an earlier result, when it is not of the same run, as `folder/earlier-N`, and says so.
+
+    Args:
+      names: files and folders that results consist of.
+      about: the manifest of the result that comes.
+    """
+    try:
+        earlier = json.loads((folder / "manifest.json").read_bytes())
+    except OSError:  # there is none
+        return
+    except ValueError:
+        earlier = {}
+    coming = json.loads(json.dumps(plain(about)))
+    machine = ("versions", "device")
+    if earlier | dict.fromkeys(machine) == coming | dict.fromkeys(machine):
+        return
+    number = next(n for n in itertools.count(1) if not (folder / f"earlier-{n}").exists())
+    kept = folder / f"earlier-{number}"
+    kept.mkdir()
+    for name in names:
+        if (folder / name).exists():
+            (folder / name).rename(kept / name)
+    logging.getLogger("jaxood").warning("the result of another run was moved to %s", kept)
 
 
 def write_json(path: Path, values: object) -> None:

@@ -181,12 +181,12 @@ class Runner:
         names = [OUTPUTS, *extractors]
         if store is None:
             return dict.fromkeys(names)
-        model = self.model.identity()
-        folder = store / f"{file_name(images.name)}-{fingerprint(model, images.fingerprint())}"
-        columns: dict[str, Column | None] = {OUTPUTS: Column(folder, OUTPUTS, OUTPUTS)}
+        source = fingerprint(self.model.identity(), images.fingerprint())
+        folder = store / f"{file_name(images.name)}-{source}"
+        columns: dict[str, Column | None] = {OUTPUTS: Column(folder, OUTPUTS, source)}
         for name, extractor in extractors.items():
             drawn = seed if extractor.random else None
-            columns[name] = Column(folder, name, (extractor.identity(), target, drawn))
+            columns[name] = Column(folder, name, (source, extractor.identity(), target, drawn))
         return columns
 
     def _fill(self, stream, images, lacking, columns, present, start, progress) -> None:

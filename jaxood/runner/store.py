@@ -7,6 +7,7 @@ so that a run is served by whatever earlier runs have left, more or less than it
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from jaxood.files import file_name, fingerprint, write_whole
 from jaxood.runner.features import Skipped
 
-FORMAT = "jaxood features 2"
+FORMAT = "jaxood features 3"
 
 
 class Chunk(NamedTuple):
@@ -36,7 +37,8 @@ class Chunk(NamedTuple):
 class Column:
     """The chunks of one column.
 
-    A chunk whose content is not what was written, or not of this column, ends what is there.
+    A chunk whose content is not what was written, or not of this column, ends what is there, and
+    is told of.
     """
 
     def __init__(self, folder: Path, name: str, identity: object):
@@ -59,6 +61,7 @@ class Column:
         metadata = {
             "format": FORMAT,
             "column": self.fingerprint,
+            "first": str(chunk.first),
             "end": str(chunk.end),
             "skipped": json.dumps([astuple(image) for image in chunk.skipped]),
         }
@@ -69,14 +72,24 @@ class Column:
         return self.folder / f"{first:09d}.safetensors"
 
     def _read(self, first: int) -> Chunk | None:
+        path = self._path(first)
+        if not path.exists():
+            return None
+        chunk = self._parsed(path, first)
+        if chunk is None:
+            logging.getLogger("jaxood").warning("%s is damaged: computed again", path)
+        return chunk
+
+    def _parsed(self, path: Path, first: int) -> Chunk | None:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self._path(first), framework="numpy") as file:
+            with safe_open(path, framework="numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 metadata = dict(file.metadata() or {})
             digest = metadata.pop("sha256")
-            if digest != _digest(arrays, metadata) or metadata["column"] != self.fingerprint:
+            written = metadata["column"], metadata["first"]
+            if digest != _digest(arrays, metadata) or written != (self.fingerprint, str(first)):
                 return None
             skipped = tuple(Skipped(*values) for values in json.loads(metadata["skipped"]))
             end = int(metadata["end"])

@@ -1,6 +1,9 @@
 """Decoding bit for bit as torchvision does it, and what is no picture."""
 
 import io
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -127,3 +130,35 @@ def test_the_first_frame_of_an_animation_is_taken():
 def test_undecodable_content_is_told(content, reason):
     with pytest.raises(UndecodableImage, match=reason):
         decode(content, Preprocessing(256, 224))
+
+
+def test_images_of_more_pixels_than_allowed_are_told(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6300)
+    content = encoded(picture(90, 70), "PNG")
+    assert decode(content, SMALL).shape == (32, 32, 3)
+    for most in (6299, 100):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        for action in ("error", "ignore"):
+            with warnings.catch_warnings(action=action):
+                with pytest.raises(UndecodableImage, match=f"more than the {most} pixels allowed"):
+                    decode(content, SMALL)
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr("jaxood.data.decode.LARGE", 6299)
+    inside, most = [], []
+
+    def slow(image, preprocessing):
+        inside.append(image.width)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return np.zeros((32, 32, 3), np.uint8)
+
+    monkeypatch.setattr("jaxood.data.decode.prepare", slow)
+    for height, together in ((69, 4), (70, 1)):
+        content = encoded(picture(90, height), "PNG")
+        most.clear()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _, content=content: decode(content, SMALL), range(4)))
+        assert max(most) == together

@@ -12,9 +12,10 @@ from pictures import encoded, picture
 from PIL import Image
 
 from jaxood.data import files
-from jaxood.data.decode import decode
-from jaxood.data.files import ImageFiles, printable
+from jaxood.data.decode import MAX_BYTES, decode
+from jaxood.data.files import ImageFiles
 from jaxood.errors import UsageError
+from jaxood.files import printable
 from jaxood.preprocessing import Preprocessing
 
 SMALL = Preprocessing(40, 32)
@@ -223,6 +224,14 @@ def test_only_regular_files_are_read(tmp_path):
     odd = "not a regular file"
     missing = "No such file or directory"
     assert reasons == {"pipe.jpg": odd, "zero.jpg": odd, "broken.png": missing}
+
+
+def test_a_file_that_is_too_long_is_not_read(tmp_path):
+    with open(tmp_path / "a.png", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no room on the disk
+    images = ImageFiles.from_path(tmp_path)
+    (batch,) = images.batches(SMALL, 1)
+    assert not batch.valid.any() and "bytes, more than the" in batch.reasons[0]
 
 
 def test_links_that_loop_are_followed_once(tmp_path):

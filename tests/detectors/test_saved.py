@@ -238,11 +238,19 @@ def test_arrays_are_validated(tmp_path, text, arrays, line):
 def test_a_byte_that_changed_is_told(tmp_path):
     path = tmp_path / "d"
     save_detector(path, fitted("knn[k=3]"))
-    content = bytearray(path.read_bytes())
-    content[-20] ^= 1
-    path.write_bytes(bytes(content))
+    content = path.read_bytes()
+    changed = content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+    path.write_bytes(changed)
     with pytest.raises(UsageError, match="changed after it was written, wanted a whole file"):
         load_detector(path)
+    generator = np.random.default_rng(0)
+    for index in generator.integers(0, len(content), 200):
+        changed = bytearray(content)
+        changed[index] ^= 1 << int(generator.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(UsageError) as caught:
+            load_detector(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_method_that_cannot_be_written_as_text(tmp_path):

@@ -23,6 +23,7 @@ from jaxood.preprocessing import Preprocessing
 from jaxood.runner import runner as module
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Runner
+from jaxood.runner.store import Chunk, Column
 
 SFP = SpatialPurification(coalitions=16)
 EXTRACTORS = (SFP,)
@@ -196,6 +197,36 @@ def test_a_damaged_chunk_is_computed_again(model, tmp_path, monkeypatch, damage)
     second = sorted(tmp_path.rglob("*.safetensors"))[1]
     damage(second)
     assert_same(runner.extract(pictures(), batch_size=8, store=tmp_path), whole, tolerance=1e-6)
+
+
+def test_any_flipped_bit_of_a_chunk_is_noticed(tmp_path, caplog):
+    generator = np.random.default_rng(0)
+    column = Column(tmp_path, "outputs", "these")
+    arrays = {"pooled": generator.standard_normal((20, 6), np.float32), "indices": np.arange(20)}
+    column.save(Chunk(0, 21, arrays, (Skipped(20, "a.png", "empty"),)))
+    (path,) = tmp_path.rglob("*.safetensors")
+    content = path.read_bytes()
+    for index in generator.integers(0, len(content), 200):
+        changed = bytearray(content)
+        changed[index] ^= 1 << int(generator.integers(8))
+        path.write_bytes(changed)
+        assert column.load() == []
+    assert len(caplog.messages) == 200 and "is damaged: computed again" in caplog.messages[0]
+    path.write_bytes(content)
+    assert column.load()[0].end == 21
+
+
+def test_a_chunk_is_only_taken_where_it_was_written(tmp_path):
+    column = Column(tmp_path, "outputs", "these")
+    column.save(Chunk(0, 4, {"indices": np.arange(4)}, ()))
+    column.save(Chunk(4, 8, {"indices": np.arange(4, 8)}, ()))
+    first, second = sorted(tmp_path.rglob("*.safetensors"))
+    second.write_bytes(first.read_bytes())
+    assert [chunk.end for chunk in column.load()] == [4]
+    other = Column(tmp_path, "outputs", "others")
+    other.save(Chunk(0, 4, {"indices": np.arange(4)}, ()))
+    first.write_bytes(next(other.folder.iterdir()).read_bytes())
+    assert column.load() == []
 
 
 def test_another_columns_chunk_is_not_taken(model, tmp_path):

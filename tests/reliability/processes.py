@@ -1,0 +1,49 @@
+"""Commands as users start them: real processes, with their exit codes and what they leave."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+RESULTS = ("metrics.csv", "metrics.json", "scores.npz", "roc.png", "scores.png", "manifest.json")
+
+
+def images(folder: Path, count: int, seed: int = 0, side: int = 8) -> Path:
+    """Noise, an image a file."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    for index in range(count):
+        image = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(image).save(folder / f"{index:04}.png")
+    return folder
+
+
+def started(cache: Path, *arguments: object, prelude: str = "", **how) -> subprocess.Popen:
+    """`jaxood` with these arguments; the shell runs `prelude` before it."""
+    command = [sys.executable, "-m", "jaxood", *map(str, arguments)]
+    if prelude:
+        command = ["bash", "-c", f'{prelude}; exec "$@"', "bash", *command]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"JAXOOD_CACHE": str(cache)} | how.pop("env", {})
+    return subprocess.Popen(command, env=environment, **pipes | how)
+
+
+def ended(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str, str]:
+    """Exit code, output and error output; a process that hangs is an error."""
+    try:
+        output, error = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output, error
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.partial"))

@@ -1,0 +1,115 @@
+"""Signals, full disks and files that go: the process ends soon, in one line, with nothing torn."""
+
+import random
+import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from processes import RESULTS, ended, images, leftovers, results, started
+
+from jaxood.demo.digits import digits_weights
+
+SOON = 20  # seconds that an ended process may take, on a busy machine
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+
+
+@pytest.fixture(scope="module")
+def run(cache, tmp_path_factory):
+    """Starts the same evaluation into a folder; its files when nothing disturbs it, its seconds."""
+    weights, folder = digits_weights(cache), tmp_path_factory.mktemp("endings")
+    known, foreign = images(folder / "known", 60), images(folder / "foreign", 400, 1)
+
+    def start(output, *more, **how):
+        arguments = ["evaluate", "--weights", weights, "--method", "sfp", "--id-dir", known]
+        arguments += ["--ood-dir", f"foreign={foreign}", "--output", output, *more]
+        return started(cache, *arguments, **how)
+
+    begun = time.monotonic()
+    code, _, error = ended(start(folder / "whole"))
+    assert code == 0, error
+    start.whole, start.seconds = results(folder / "whole"), time.monotonic() - begun
+    start.foreign = foreign
+    return start
+
+
+def disturbed(run, output, number, moment):
+    """One signal at one moment: the run ends soon, and the next one finishes what it left."""
+    process = run(output)
+    time.sleep(moment)
+    process.send_signal(number)
+    begun = time.monotonic()
+    code, _, error = ended(process)
+    assert time.monotonic() - begun < SOON
+    if code != 0:  # it was not over before
+        assert code == CODES[number], (number, moment, code, error)
+        assert "Traceback" not in error, (number, moment, error)
+        assert number == signal.SIGKILL or error.count("interrupted") == 1, (moment, error)
+        assert number == signal.SIGKILL or not leftovers(output)
+    code, _, error = ended(run(output))
+    assert code == 0, error
+    assert results(output) == run.whole and not leftovers(output)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_that_is_ended_goes_on(run, tmp_path, number):
+    disturbed(run, tmp_path / "out", number, 0.7 * run.seconds)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", SIGNALS)
+def test_any_moment_will_do(run, tmp_path, number):
+    generator = random.Random(int(number))
+    for index in range(5):
+        moment = generator.uniform(0.5, run.seconds)  # later than Python's own start
+        disturbed(run, tmp_path / str(index), number, moment)
+
+
+def test_a_full_disk_ends_the_run_in_one_line(run, tmp_path):
+    output = tmp_path / "out"
+    code, _, error = ended(run(output, prelude="ulimit -f 4"))
+    lines = [line for line in error.splitlines() if line.startswith("jaxood evaluate: ")]
+    assert code == 1 and len(lines) == 1 and "File too large" in lines[0], error
+    assert "Traceback" not in error and not leftovers(output)
+    assert not set(RESULTS) & {path.name for path in output.iterdir()}
+    assert ended(run(output))[0] == 0 and results(output) == run.whole
+
+
+def test_two_runs_into_one_folder(run, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: ended(run(tmp_path / "out")), range(2)))
+    codes = sorted(code for code, _, _ in found)
+    assert codes == [0, 2] and results(tmp_path / "out") == run.whole
+    (error,) = [error for code, _, error in found if code == 2]
+    assert "--output: got" in error and "no other run is writing to" in error
+
+
+def test_another_run_keeps_the_result_of_the_first(run, tmp_path):
+    output = tmp_path / "out"
+    assert ended(run(output))[0] == 0
+    code, _, error = ended(run(output, "--seed", "1"))
+    assert code == 0 and f"moved to {output / 'earlier-1'}" in error
+    assert results(output / "earlier-1") == run.whole
+    assert results(output)["manifest.json"] != run.whole["manifest.json"]
+
+
+def test_what_goes_while_a_run_is_on(run, tmp_path):
+    output, moved = tmp_path / "out", run.foreign.with_name("moved")
+    shutil.copytree(run.foreign, moved)
+    process = run(output, "--ood-dir", f"moved={moved}", "--method", "msp")
+    while not (output / "features").exists() and process.poll() is None:
+        time.sleep(0.05)
+    shutil.rmtree(output / "features")
+    for image in sorted(moved.iterdir())[200:]:
+        image.unlink()
+    code, printed, error = ended(process)
+    assert code == 0, error
+    assert "moved: 200 of 400 images left out" in printed
+    assert all((output / name).exists() for name in RESULTS)
+
+
+def test_an_output_that_takes_no_more(cache, run, tmp_path):
+    code, _, error = ended(started(cache, "models", prelude="exec > /dev/full", stdout=None), SOON)
+    assert code == 1 and error == "jaxood models: No space left on device\n"
