@@ -145,7 +145,8 @@ def _reader(file, path: Path, wanted: dict, dtype: str) -> Callable[[str], jax.A
 
     def read(name: str) -> jax.Array:
         kept = jnp.float32 if name.startswith("classifier/") else jnp.dtype(dtype)
-        return jnp.asarray(file.get_tensor(name)).astype(kept)
+        # Not jnp.asarray, which compiles a program for every shape.
+        return jax.device_put(file.get_tensor(name).astype(kept, copy=False))
 
     return read
 

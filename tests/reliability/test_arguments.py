@@ -35,6 +35,7 @@ def base(cache, tmp_path, monkeypatch):
 
     for name in ("extract", "stream"):
         monkeypatch.setattr(Runner, name, reached)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # --max-pixels stays
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for seed in range(3):
