@@ -10,6 +10,8 @@ from pathlib import Path
 
 from jaxood.errors import UsageError
 
+_partials: set[Path] = set()
+
 
 def fingerprint(*parts: object) -> str:
     """A short hash of values that have a faithful `repr`."""
@@ -42,10 +44,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         if not _runs(left.name.split(".")[-2]):
             left.unlink(missing_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _partials.add(partial)
     try:
         yield partial
         os.replace(partial, path)
     finally:
+        partial.unlink(missing_ok=True)
+        _partials.discard(partial)
+
+
+def remove_partials() -> None:
+    """Removes what this process has begun to write: before it ends without unwinding."""
+    for partial in list(_partials):
         partial.unlink(missing_ok=True)
 
 

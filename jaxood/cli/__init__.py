@@ -10,7 +10,7 @@ import importlib
 import sys
 from typing import NoReturn
 
-from jaxood.cli.ending import end_with, outcome, signals
+from jaxood.cli.ending import INTERRUPTED, end_with, outcome
 from jaxood.errors import UsageError, choose
 from jaxood.files import exclusive
 
@@ -61,33 +61,32 @@ def as_option(argument: str, parser: argparse.ArgumentParser) -> str:
 def main(command: str, arguments: list[str], prog: str | None = None) -> int:
     """Runs one sub-command; returns its exit code.
 
-    0; 2 for wrong input; 1 when the machine fails, as a full disk does; 130 and 143 when SIGINT
-    or SIGTERM ended it. Whatever it was is one line on the error output.
+    0; 2 for wrong input; 1 when the machine fails, as a full disk does; 130 when it was
+    interrupted. Whatever it was is one line on the error output.
     """
     prog, parser = prog or f"jaxood {command}", None
-    with signals() as received:
-        try:
-            parser = build_parser(command, prog)
-            args = parser.parse_args(arguments)
-            with exclusive(args.output) if command in RESUMED else contextlib.nullcontext():
-                return args.run(args) or 0
-        except BaseException as error:
-            if isinstance(error, UsageError) and parser is not None:
-                error.argument = as_option(error.argument, parser)
-            told = outcome(error, received)
-            if told is None:
-                raise
-            code, line = told
-            if code > 128 and command in RESUMED:
-                line += "; the same command goes on where it stopped"
-            if line:
-                print(f"{prog}: {line}", file=sys.stderr)
-            return code
+    try:
+        parser = build_parser(command, prog)
+        args = parser.parse_args(arguments)
+        with exclusive(args.output) if command in RESUMED else contextlib.nullcontext():
+            return args.run(args) or 0
+    except BaseException as error:
+        if isinstance(error, UsageError) and parser is not None:
+            error.argument = as_option(error.argument, parser)
+        told = outcome(error)
+        if told is None:
+            raise
+        code, line = told
+        if line:
+            print(f"{prog}: {line}", file=sys.stderr)
+        return code
 
 
 def leave(command: str, arguments: list[str], prog: str | None = None) -> NoReturn:
     """Runs one sub-command, and ends the process with its exit code."""
-    end_with(lambda: main(command, arguments, prog), prog or f"jaxood {command}")
+    kept = "; the same command goes on where it stopped" if command in RESUMED else ""
+    name = prog or f"jaxood {command}"
+    end_with(lambda: main(command, arguments, prog), name, INTERRUPTED + kept)
 
 
 def entry() -> None:

@@ -1,55 +1,23 @@
 """How a command ends: what goes wrong is one line and an exit code, and nothing is waited for."""
 
-import contextlib
 import io
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NoReturn
 
 from jaxood.errors import UsageError
-from jaxood.files import printable
+from jaxood.files import printable, remove_partials
+
+INTERRUPTED = "interrupted"
 
 
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """SIGTERM ends a command as SIGINT does, cleaning up; a second signal ends it at once.
-
-    Yields what came. Signals that are ignored, as `nohup` has it, stay so.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        raise KeyboardInterrupt
-
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if threading.current_thread() is threading.main_thread()
-        and signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def outcome(error: BaseException, received: list[int]) -> tuple[int, str] | None:
-    """The exit code that belongs to an error, and the line; None for a fault of the program.
-
-    Args:
-      received: the signals that came; whatever was raised then is their doing.
-    """
-    if received or isinstance(error, KeyboardInterrupt):
-        return 128 + (received or [signal.SIGINT])[0], "interrupted"
+def outcome(error: BaseException) -> tuple[int, str] | None:
+    """The exit code that belongs to an error, and the line; None for a fault of the program."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT, INTERRUPTED
     if isinstance(error, UsageError):
         return 2, printable(str(error))
     if isinstance(error, BrokenPipeError):  # `jaxood detect ... | head` has seen enough
@@ -65,12 +33,25 @@ def outcome(error: BaseException, received: list[int]) -> tuple[int, str] | None
     return None
 
 
-def end_with(run: Callable[[], int], prog: str) -> NoReturn:
-    """Ends the process with the exit code that `run` returns.
+def end_with(run: Callable[[], int], prog: str, interrupted: str = INTERRUPTED) -> NoReturn:
+    """Ends the process with the exit code that `run` returns, or as SIGINT or SIGTERM ask for.
 
     At once: threads that still read images are not waited for, nor do they crash an interpreter
-    that is going down.
+    that is going down. Signals that are ignored, as `nohup` has it, stay so.
+
+    Args:
+      interrupted: what is said when a signal came.
     """
+
+    def stop(number: int, frame: object) -> NoReturn:
+        """Unwinding would free what threads still work on: files are whole or absent as it is."""
+        remove_partials()
+        os.write(2, f"\n{prog}: {interrupted}\n".encode())
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name
@@ -82,7 +63,7 @@ def end_with(run: Callable[[], int], prog: str) -> NoReturn:
         code = int(done.code or 0)
         sys.stdout.flush()
     except OSError as error:  # of the output
-        told = outcome(error, [])
+        told = outcome(error)
         if told is not None:
             code, line = told
             print(f"{prog}: {line}", file=sys.stderr)
