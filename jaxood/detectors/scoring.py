@@ -1,6 +1,6 @@
 """Scores of any number of images: blocks of few sizes over the mesh, compiled once a method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxood.heads import Head, LinearHead
 from jaxood.outputs import AnyArray, ModelOutputs
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 
+NAMED = 3  # rows whose score is not finite
 SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled for each
 
 
@@ -31,6 +32,7 @@ def score_rows(
     outputs: ModelOutputs,
     head: Head | None,
     mesh: Mesh | None = None,
+    ids: Sequence[str] | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Scores outputs, on the host or on a device; one score a row, on the host.
 
@@ -38,6 +40,7 @@ def score_rows(
 
     Args:
       head: None where the method needs none.
+      ids: what rows are called where a score is not finite; None: by their numbers.
 
     Raises:
       UsageError: when a score is not finite, as no metric could be computed from it.
@@ -53,9 +56,11 @@ def score_rows(
         rows = jax.tree.map(lambda array: _block(array, first, block), needed)  # noqa: B023
         scores.append(_score_block(method, state, shard(rows, mesh), head))
     joined = np.concatenate([*jax.device_get(scores), np.empty(0, np.float32)])[:count]
-    wrong = count - int(np.isfinite(joined).sum())
-    if wrong:
-        got = f"{wrong} of {count} scores that are not finite"
+    wrong = np.flatnonzero(~np.isfinite(joined))
+    if len(wrong):
+        named = [f"row {row}" if ids is None else ids[row] for row in wrong[:NAMED]]
+        more = ", ..." if len(wrong) > NAMED else ""
+        got = f"{len(wrong)} of {count} scores that are not finite ({', '.join(named)}{more})"
         remedy = "Look for such values in the weights, or among the training features"
         raise UsageError(f"method {method.name}", got, "finite ones", remedy)
     return joined

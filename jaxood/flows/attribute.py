@@ -20,7 +20,7 @@ from jaxood.context import Attribution
 from jaxood.data.class_names import find_class
 from jaxood.data.images import ImageSet
 from jaxood.data.sources import image_set
-from jaxood.errors import choose, require
+from jaxood.errors import UsageError, choose, require
 from jaxood.flows.evaluate import SetProgress, require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
@@ -254,6 +254,12 @@ def attribute(
         store=Path(store) if store else None,
         progress=progress("images") if progress else None,
     )
+    for name, maps in features.extras.items():
+        wrong = [row for row, one in enumerate(maps) if not np.isfinite(one).all()]
+        if wrong:
+            first = found.ids[features.indices[wrong[0]]]
+            got = f"{name} of {len(wrong)} images that is not finite"
+            raise UsageError("methods", got, "finite maps", f"The first: {first}")
     settings = {
         "methods": list(chosen),
         "target": target,

@@ -22,9 +22,11 @@ from jaxood.detectors.grammar import parse_methods
 from jaxood.detectors.method import Method
 from jaxood.detectors.scoring import host_outputs, score_rows
 from jaxood.errors import UsageError, choose, require
+from jaxood.flows.overlap import shared
 from jaxood.flows.sources import ModelSource, load_model, model_of_suite
 from jaxood.metrics.ood import FPR_CONVENTIONS, measure
 from jaxood.models.registry import LoadedModel
+from jaxood.outputs import ModelOutputs
 from jaxood.report import plots, tables
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.tables import MethodResult, Scores, SetArrays, set_keys
@@ -44,6 +46,11 @@ class SetFeatures(NamedTuple):
     images: ImageSet
     features: Features
 
+    @property
+    def ids(self) -> list[str]:
+        """What each row is called."""
+        return [self.images.ids[index] for index in self.features.indices]
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -55,6 +62,7 @@ class EvaluationResult:
       methods: all of them, by name.
       train: what methods were fitted on; None where none is.
       bank: indices in the suite's training set of the images of `train`.
+      shared: by a set, a line about images that an earlier set has too.
       accuracy: top-1, of the ID test set; None where its labels are not the model's classes.
       settings: what else decided the result.
     """
@@ -68,6 +76,7 @@ class EvaluationResult:
     id_test: SetFeatures
     ood: Mapping[str, SetFeatures]
     bank: Int[np.ndarray, " b"] | None
+    shared: Mapping[str, str]
     accuracy: float | None
     fpr_convention: str
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -97,6 +106,7 @@ class EvaluationResult:
         lines += [f"{name}: no result: {reason}" for name, reason in self.failures.items()]
         if self.accuracy is not None:
             lines.append(f"accuracy on {self.id_test.images.name}: {100 * self.accuracy:.2f} %")
+        lines += [f"warning: {line}" for line in self.shared.values()]
         for name, found in self.sets.items():
             lines += skipped_lines(name, found.features.skipped, len(found.images))
         return "\n".join(lines)
@@ -111,7 +121,7 @@ class EvaluationResult:
         arrays = [
             SetArrays(
                 key,
-                [found.images.ids[index] for index in found.features.indices],
+                found.ids,
                 found.features.predicted,
                 _labels(found),
             )
@@ -123,6 +133,7 @@ class EvaluationResult:
             {key: (found.images, found.features.skipped) for key, found in self.sets.items()},
             methods={name: method.spelled_out for name, method in self.methods.items()},
             failures=self.failures,
+            shared=self.shared,
             accuracy=self.accuracy,
             bank=self.bank,
         )
@@ -227,6 +238,11 @@ def evaluate(
         id_test=id_test,
         ood=ood,
         bank=None if bank is None or fitted_on is None else bank[fitted_on.features.indices],
+        shared=shared(
+            ({"train": fitted_on.features} if fitted_on else {})
+            | {"in distribution": id_test.features}
+            | {f"OOD set {name}": found.features for name, found in ood.items()}
+        ),
         accuracy=accuracy,
         fpr_convention=fpr_convention,
         settings={
@@ -255,19 +271,21 @@ def _scored(
     outputs = labels = None
     if train is not None:
         outputs, labels = outputs_of(runner.model, train.features), _labels(train)
-    sets = {name: outputs_of(runner.model, found.features) for name, found in ood.items()}
-    known = outputs_of(runner.model, id_test.features)
+
+    def with_ids(found: SetFeatures) -> tuple[ModelOutputs, list[str]]:
+        return outputs_of(runner.model, found.features), found.ids
+
+    known, sets = with_ids(id_test), {name: with_ids(found) for name, found in ood.items()}
     results, failures = [], {}
     for method in methods:
         try:
             state = method.fit_state(outputs, labels, head)
-            scores = Scores(
-                score_rows(method, state, known, head, runner.mesh),
-                {
-                    name: score_rows(method, state, found, head, runner.mesh)
-                    for name, found in sets.items()
-                },
-            )
+
+            def score(found, method=method, state=state):
+                outputs, ids = found
+                return score_rows(method, state, outputs, head, runner.mesh, ids)
+
+            scores = Scores(score(known), {name: score(found) for name, found in sets.items()})
             metrics = {
                 name: measure(scores.id, foreign, fpr_convention, seed)
                 for name, foreign in scores.ood.items()

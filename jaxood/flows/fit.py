@@ -1,5 +1,6 @@
 """From a method to yes or no for each image: fit it, and set its threshold."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxood.flows.evaluate import (
     parsed,
     require_seed,
 )
+from jaxood.flows.overlap import shared
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.metrics.ood import threshold_at
 from jaxood.models.registry import LoadedModel
@@ -64,6 +66,7 @@ def fit(
     known = image_set(calibrate, "in distribution", "calibrate")
     training = None if train is None else image_set(train, "train", "train")
     runner, extractors = Runner(loaded), tuple(chosen.extractors.values())
+    learned: dict[str, Features] = {}
     outputs = labels = bank = None
     if chosen.needs_train:
         bank = bank_indices(training, [chosen], bank_fraction, seed, balanced_bank)
@@ -82,13 +85,17 @@ def fit(
         )
 
     if bank is not None and training is not None:
-        features = features_of(training, "train")
+        features = learned["train"] = features_of(training, "train")
         outputs = outputs_of(loaded, features)
         labels = None if training.labels is None else training.labels[features.indices]
         bank = bank[features.indices]
     state = chosen.fit_state(outputs, labels, loaded.head)
-    held_out = outputs_of(loaded, features_of(known, known.name))
-    scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh)
+    calibration = features_of(known, known.name)
+    for line in shared(learned | {"calibrate": calibration}).values():
+        logging.getLogger("jaxood").warning("%s: the threshold is set on what was learned", line)
+    held_out = outputs_of(loaded, calibration)
+    ids = [known.ids[index] for index in calibration.indices]
+    scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh, ids)
     threshold = threshold_at(scores, tpr)
     names = names_of_folders(loaded, training, known)
     fitted = SavedDetector(chosen, state, threshold, tpr, loaded.identity(), names, bank, seed)

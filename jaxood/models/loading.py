@@ -146,7 +146,10 @@ def _reader(file, path: Path, wanted: dict, dtype: str) -> Callable[[str], jax.A
     def read(name: str) -> jax.Array:
         kept = jnp.float32 if name.startswith("classifier/") else jnp.dtype(dtype)
         # Not jnp.asarray, which compiles a program for every shape.
-        return jax.device_put(file.get_tensor(name).astype(kept, copy=False))
+        array = file.get_tensor(name)
+        if not np.isfinite(array).all():
+            raise UsageError("weights", f"{path} ({name} is not finite)", "finite numbers")
+        return jax.device_put(array.astype(kept, copy=False))
 
     return read
 

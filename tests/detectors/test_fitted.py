@@ -205,7 +205,7 @@ def test_only_what_is_read_goes_to_the_devices(monkeypatch):
 def test_scores_that_are_not_finite_stop_the_run():
     outputs = host_outputs(HEAD, TEST.astype(np.float32))
     outputs.logits[2:4] = np.nan
-    line = "method energy: got 2 of 9 scores that are not finite, wanted finite ones"
+    line = "method energy: got 2 of 9 scores that are not finite .row 2, row 3., wanted finite ones"
     with pytest.raises(UsageError, match=line):
         score_rows(parse_method("energy"), ((),), outputs, HEAD)
 
