@@ -19,6 +19,8 @@ from jaxood.heads import LinearHead, NormLinearHead
 from jaxood.ranking import kept_positions
 from jaxood.spelling import build, label, read, spelled_out
 
+pytestmark = pytest.mark.optimised
+
 
 @dataclass(frozen=True)
 class ChannelSum(Attribution):

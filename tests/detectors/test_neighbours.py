@@ -15,6 +15,8 @@ from jaxood.heads import LinearHead
 from jaxood.outputs import ModelOutputs
 from jaxood.parallel import data_mesh, replicate, shard
 
+pytestmark = pytest.mark.optimised
+
 HEAD = LinearHead(jnp.zeros((4, 3)), jnp.zeros(3))
 
 

@@ -13,6 +13,8 @@ from jaxood.conversion.parity import errors, run, torch_outputs
 from jaxood.models.layers import Conv, MaxPool, SqueezeExcite, convolve
 from jaxood.models.loading import abstract_model, fill
 
+pytestmark = pytest.mark.optimised
+
 torch = pytest.importorskip("torch")
 
 # channels in, channels out, kernel, stride, padding, groups

@@ -11,6 +11,8 @@ from jaxood.errors import UsageError
 from jaxood.perturbation import multigrid
 from jaxood.perturbation.imputation import IMPUTATIONS, add_noise, impute, impute_linear
 
+pytestmark = pytest.mark.optimised
+
 NEIGHBOURS = [
     (row, column, 1 / 6 if row == 0 or column == 0 else 1 / 12)
     for row in (-1, 0, 1)

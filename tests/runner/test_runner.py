@@ -25,6 +25,8 @@ from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Runner
 from jaxood.runner.store import Chunk, Column
 
+pytestmark = pytest.mark.optimised
+
 SFP = SpatialPurification(coalitions=16)
 EXTRACTORS = (SFP,)
 
