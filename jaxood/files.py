@@ -1,6 +1,7 @@
 """Files that are whole or absent, and short names for what they were made from."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -31,6 +32,19 @@ def printable(path: Path | str) -> str:
         return text
     text = text.encode("utf-8", "backslashreplace").decode()
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Raises:
+      OSError: when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except RecursionError:  # hundreds of folders in each other
+        reason = os.strerror(errno.ENAMETOOLONG)
+        raise OSError(errno.ENAMETOOLONG, reason, os.fspath(folder)) from None
 
 
 @contextlib.contextmanager
@@ -80,7 +94,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
         return
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         _lock(handle, folder)
@@ -106,7 +120,7 @@ def _lock(handle: int, folder: Path) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file, whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with whole_file(path) as partial:
         partial.write_bytes(content)
 

@@ -27,7 +27,7 @@ from jaxood.attribution import linear_marginals, norm_marginals
 from jaxood.attribution.designs import Value, draw_coalitions
 from jaxood.attribution.linear_marginals import Precision
 from jaxood.context import Attribution, Context
-from jaxood.errors import UsageError
+from jaxood.errors import UsageError, require
 from jaxood.heads import Head, LinearHead, NormLinearHead
 from jaxood.outputs import AnyArray
 from jaxood.ranking import kept_positions
@@ -37,6 +37,7 @@ EXACT_FORMS: dict[type, ModuleType] = {
     LinearHead: linear_marginals,
     NormLinearHead: norm_marginals,
 }
+MOST = 1 << 16  # coalitions that may be asked for
 AUTO_COALITIONS = 2048  # at most, when the number is found by a stopping rule
 
 
@@ -250,8 +251,9 @@ class CoalitionValue(Attribution):
     precision: Precision = "float32"
 
     def __post_init__(self):
-        if self.coalitions != "auto" and self.coalitions < 2:
-            raise UsageError(f"{self.name}.coalitions", self.coalitions, "at least 2, or auto")
+        fits = self.coalitions == "auto" or 2 <= self.coalitions <= MOST
+        wanted = f"2 to {MOST}, or auto"
+        require(fits, f"{self.name}.coalitions", self.coalitions, wanted)
 
     @property
     @abstractmethod

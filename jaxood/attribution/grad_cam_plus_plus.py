@@ -15,6 +15,7 @@ the smooth form takes G outside alpha, and A, from the last noisy copy. The smoo
 G, not mean G^2, in alpha's numerator.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -26,7 +27,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxood.attribution.gradient_cam import POSITIONS, Map, divide, weighted_map
 from jaxood.attribution.gradients import activation_and_gradient, activation_map
 from jaxood.context import Attribution, Context
+from jaxood.errors import require
 
+MOST_SAMPLES = 1000
 Powers = tuple[Map, Map, Map]  # first, second and third, of the gradient
 
 
@@ -75,6 +78,13 @@ class SmoothGradCAMPlusPlus(Attribution):
     samples: int = 4
     noise: float = 0.3
     epsilon: float = 0.0
+
+    def __post_init__(self):
+        wanted = f"1 to {MOST_SAMPLES}"
+        require(1 <= self.samples <= MOST_SAMPLES, f"{self.name}.samples", self.samples, wanted)
+        for name in ("noise", "epsilon"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"{self.name}.{name}", value, "0 or more")
 
     def __call__(self, context: Context) -> Float[Array, "n h2 w2"]:
         images = context.images

@@ -31,6 +31,8 @@ def coalitions(text: str) -> int | str:
 def output_folder(text: str) -> Path:
     """A folder that is there or can be made: known before hours are spent."""
     try:
+        if "\0" in text:
+            raise ValueError("a NUL character")
         path = Path(text).absolute()
         present = next(folder for folder in (path, *path.parents) if folder.exists())
     except (OSError, ValueError) as error:

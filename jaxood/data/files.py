@@ -159,16 +159,17 @@ class ImageFiles:
             del iterator  # here and now: its threads would outlive the interpreter
 
 
-def _walk(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _walk(folder: str, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
     """Images in a folder and below it, as paths from `inside` on.
 
-    A link to a folder that the walk is in already is not followed again.
+    A link to a folder that was seen already is not followed: it may loop.
     """
     try:
         status = os.stat(folder)
         identity = status.st_dev, status.st_ino
-        if identity in above:
+        if identity in seen and os.path.islink(folder):
             return
+        seen.add(identity)
         with os.scandir(folder) as entries:
             listed = sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
     except OSError:  # no right to look into it
@@ -178,11 +179,11 @@ def _walk(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Itera
             yield inside + name
     for name, is_folder in listed:
         if is_folder:
-            yield from _walk(os.path.join(folder, name), f"{inside}{name}/", (*above, identity))
+            yield from _walk(os.path.join(folder, name), f"{inside}{name}/", seen)
 
 
 def _from_folder(folder: str, name: str, argument: str) -> ImageFiles:
-    files = tuple(_walk(folder, "", ()))
+    files = tuple(_walk(folder, "", set()))
     if not files:
         raise UsageError(
             argument,

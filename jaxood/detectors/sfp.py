@@ -13,7 +13,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxood.attribution.coalitions import CoalitionValue
+from jaxood.attribution.coalitions import MOST, CoalitionValue
 from jaxood.attribution.registry import attribution
 from jaxood.context import Attribution, Context, View
 from jaxood.errors import UsageError, require
@@ -55,7 +55,8 @@ class SpatialPurification(View):
 
     def __post_init__(self):
         count = self.coalitions
-        require(count is None or count >= 2, "sfp.coalitions", count, "at least 2")
+        fits = count is None or 2 <= count <= MOST
+        require(fits, "sfp.coalitions", count, f"2 to {MOST}")
         counted = isinstance(self.attribution, CoalitionValue) and self._named_only
         wanted = "none unless sfp.by is banzhaf or shapley, without parameters"
         require(count is None or counted, "sfp.coalitions", count, wanted)

@@ -48,6 +48,7 @@ from jaxood.runner.runner import Progress, Runner, skipped_of
 RANDOM_GRID = (7, 7)  # positions of a random map, for a model without a feature map
 CURVES = "curves.jsonl"
 FILES = ("curves.csv", "areas.csv", "curves.json", "road.png", "strip.png", "manifest.json")
+MOST_STEPS, MOST_MAPS = 10_000, 1_000
 STRIP = 6  # fractions that the strip shows
 
 
@@ -280,8 +281,8 @@ def road(
     """
     require_seed(seed)
     choose("scale", scale, SCALES)
-    require(steps >= 1, "steps", steps, "at least 1")
-    require(random_maps >= 1, "random_maps", random_maps, "at least 1")
+    require(1 <= steps <= MOST_STEPS, "steps", steps, f"1 to {MOST_STEPS}")
+    require(1 <= random_maps <= MOST_MAPS, "random_maps", random_maps, f"1 to {MOST_MAPS}")
     chosen = fractions if fractions is not None else [step / steps for step in range(steps)]
     settings = RoadSettings(
         tuple(sorted(set(chosen))), convention, imputation, noise, before_normalisation

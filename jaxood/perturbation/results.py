@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxood.files import write_whole
+from jaxood.files import make_folder, write_whole
 from jaxood.perturbation.road import ORDERS, Curves, RoadSettings, area, mean_interval
 
 RANDOM = "random"
@@ -39,7 +39,7 @@ def append_curves(path: Path, curves: Curves, fingerprint: str) -> None:
     """One line of JSON."""
     values = curves._asdict() | {"fingerprint": fingerprint}
     values |= {"confidence": curves.confidence.tolist(), "agrees": curves.agrees.tolist()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("a") as file:
         file.write(json.dumps(values) + "\n")
 

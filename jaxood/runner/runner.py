@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxood.compiling import jit
 from jaxood.context import Extractor
 from jaxood.data.images import Batch, ImageSet
-from jaxood.errors import UsageError
+from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
@@ -29,6 +29,7 @@ from jaxood.runner.step import TOP_CLASS, Extracted, ExtractionStep
 from jaxood.runner.store import Chunk, Column
 
 IN_FLIGHT = 2  # batches on the device: one computes while the next is copied there
+MOST_ROWS = 1 << 16  # images a step
 CHUNK = 1024  # images between two writes of the store
 CHUNK_SECONDS = 60.0  # or so much time, whatever comes first
 OUTPUTS = "outputs"  # the column of what the model itself gives
@@ -66,7 +67,13 @@ class Runner:
         self._state = replicate(state, self.mesh)
 
     def rows(self, batch_size: int, images: int) -> int:
-        """Images a step: `batch_size`, or less for few images; made to fill the mesh."""
+        """Images a step: `batch_size`, or less for few images; made to fill the mesh.
+
+        Raises:
+          UsageError: for a batch of none, or one that fits no device.
+        """
+        holds = 1 <= batch_size <= MOST_ROWS
+        require(holds, "batch_size", batch_size, f"1 to {MOST_ROWS} images")
         return rounded_up(max(min(batch_size, images), 1), self.mesh)
 
     def run(self, function: Callable, rows: Sequence[Any], shared: Sequence[Any] = ()) -> Any:

@@ -243,6 +243,18 @@ def test_links_that_loop_are_followed_once(tmp_path):
     assert tuple(images.ids) == ("a.png", "aside/c.png", "sub/b.png")
 
 
+def test_folders_that_link_to_each_other_are_soon_walked(tmp_path):
+    """Twelve, each with links to all the others: 12! ways lead through them."""
+    names = [f"folder{index:02}" for index in range(12)]
+    small_pictures(tmp_path, *(f"{name}/a.png" for name in names))
+    for name in names:
+        for other in names:
+            if other != name:
+                (tmp_path / name / other).symlink_to(tmp_path / other)
+    images = ImageFiles.from_path(tmp_path)
+    assert len(images) <= 2 * 12 and {f"{name}/a.png" for name in names} <= set(images.ids)
+
+
 def test_the_order_is_that_of_a_walk(tmp_path):
     names = ("z.png", "b/z.png", "b/a/x.png", "a/y.png", "a.png", "b/.git/x.png", "c/notes.md")
     small_pictures(tmp_path, *names)

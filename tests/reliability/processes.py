@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
+
+from jaxood.models.digits_cnn import digits_cnn, initialise
+from jaxood.models.loading import save_weights
 
 RESULTS = ("metrics.csv", "metrics.json", "scores.npz", "roc.png", "scores.png", "manifest.json")
 
@@ -19,6 +23,14 @@ def images(folder: Path, count: int, seed: int = 0, side: int = 8) -> Path:
         image = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
         Image.fromarray(image).save(folder / f"{index:04}.png")
     return folder
+
+
+def untrained(path: Path) -> Path:
+    """The weights file of a digits network as it is before training."""
+    network = digits_cnn(6)
+    initialise(network, jax.random.key(0))
+    save_weights(path, network, "digits_cnn", "digits")
+    return path
 
 
 def started(cache: Path, *arguments: object, prelude: str = "", **how) -> subprocess.Popen:

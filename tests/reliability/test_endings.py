@@ -7,9 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from processes import RESULTS, ended, images, leftovers, results, started
-
-from jaxood.demo.digits import digits_weights
+from processes import RESULTS, ended, images, leftovers, results, started, untrained
 
 SOON = 20  # seconds that an ended process may take, on a busy machine
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
@@ -19,7 +17,8 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKIL
 @pytest.fixture(scope="module")
 def run(cache, tmp_path_factory):
     """Starts the same evaluation into a folder; its files when nothing disturbs it, its seconds."""
-    weights, folder = digits_weights(cache), tmp_path_factory.mktemp("endings")
+    folder = tmp_path_factory.mktemp("endings")
+    weights = untrained(folder / "weights.safetensors")
     known, foreign = images(folder / "known", 60), images(folder / "foreign", 400, 1)
 
     def start(output, *more, **how):
