@@ -22,8 +22,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """One folder of trained and converted weights for all tests."""
-    return tmp_path_factory.mktemp("cache")
+    """One folder of trained and converted weights for all tests, in whatever process."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.getbasetemp().parent / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)

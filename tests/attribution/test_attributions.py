@@ -65,7 +65,7 @@ def test_what_is_refused():
         attribution(3)
     with pytest.raises(UsageError, match="method: got .*wanted a class that is a jaxood.Attrib"):
         attribution("numpy:ndarray")
-    with pytest.raises(UsageError, match="banzhaf.coalitions: got 1, wanted at least 2, or auto"):
+    with pytest.raises(UsageError, match="banzhaf.coalitions: got 1, wanted 2 to 65536, or auto"):
         attribution("banzhaf[coalitions=1]")
 
 

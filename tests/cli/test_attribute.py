@@ -179,7 +179,7 @@ def test_parameters_take_effect(folder):
             "--layer: got 'x', wanted a method that has it, which sobel has not",
         ),
         (["--method", "grad-cam", "--layer", "x"], "--layer: got 'x', wanted none"),
-        (["--coalitions", "1"], "banzhaf.coalitions: got 1, wanted at least 2"),
+        (["--coalitions", "1"], "banzhaf.coalitions: got 1, wanted 2 to 65536"),
         (["--target", "3"], "--target: got '3', wanted an index below 3"),
         (["--target", "clas 1"], "Did you mean class 1"),
         (["--colours", "rainbouw"], "--colours: got 'rainbouw'"),
