@@ -117,6 +117,8 @@ def class_names_of(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(classes, str | Path):
         return tuple(classes)
     try:
+        if os.path.exists(classes) and not os.path.isfile(classes):
+            raise OSError("not a regular file")  # /dev/zero has no end
         lines = Path(classes).read_text("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UsageError("classes", f"{classes} ({error})", "a text file, a name a line") from None

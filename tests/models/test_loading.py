@@ -193,6 +193,11 @@ def test_names_of_classes(digits, named, tmp_path):
     assert checked_names((), 1000) == imagenet_names()
 
 
+def test_names_without_an_end_are_not_read(named):
+    with pytest.raises(UsageError, match="classes: got /dev/zero .not a regular file."):
+        jaxood.load_model(named, classes="/dev/zero")
+
+
 def test_names_that_are_not_one_a_class(named, tmp_path):
     file = tmp_path / "names.txt"
     for content, message in (
