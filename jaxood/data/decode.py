@@ -1,11 +1,10 @@
 """From an image file to the uint8 square that a model takes, bit for bit as torchvision does it."""
 
-import contextlib
 import io
 import os
 import stat
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,7 +19,8 @@ LARGE = 1 << 24  # pixels; images of more are decoded one at a time, so that mem
 MAX_SIDE = 20_000  # pixels of the longer side after resizing: 1.2 GB at a crop of 224 x 20,000
 
 
-_one_large = threading.Lock()
+# One thread: each has a part of the heap of its own, which keeps what a large image took.
+_for_large = ThreadPoolExecutor(1)
 
 
 class UndecodableImage(Exception):
@@ -91,8 +91,9 @@ def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h
             pixels = image.width * image.height
             if pixels > (Image.MAX_IMAGE_PIXELS or pixels):
                 raise Image.DecompressionBombError
-            with _one_large if pixels > LARGE else contextlib.nullcontext():
-                return prepare(image, preprocessing)
+            if pixels > LARGE:
+                return _for_large.submit(prepare, image, preprocessing).result()
+            return prepare(image, preprocessing)
     except UndecodableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
