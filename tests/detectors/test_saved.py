@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import flipped
 from jaxtyping import Array, Float
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -244,9 +245,7 @@ def test_a_byte_that_changed_is_told(tmp_path):
     with pytest.raises(UsageError, match="changed after it was written, wanted a whole file"):
         load_detector(path)
     generator = np.random.default_rng(0)
-    for index in generator.integers(0, len(content), 200):
-        changed = bytearray(content)
-        changed[index] ^= 1 << int(generator.integers(8))
+    for changed in flipped(content, generator.integers(0, len(content), 200), generator):
         path.write_bytes(changed)
         with pytest.raises(UsageError) as caught:
             load_detector(path)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import flipped
 from flax import nnx
 
 import jaxood
@@ -127,9 +128,7 @@ def test_any_flipped_bit_is_noticed(digits, tmp_path):
     file = tmp_path / "flipped.safetensors"
     generator = np.random.default_rng(0)
     inside = [*generator.integers(0, header, 100), *generator.integers(header, len(content), 100)]
-    for index in inside:
-        changed = bytearray(content)
-        changed[index] ^= 1 << int(generator.integers(8))
+    for changed in flipped(content, inside, generator):
         file.write_bytes(changed)
         with pytest.raises(UsageError) as caught:
             load_weights(file)

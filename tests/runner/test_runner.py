@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import flipped
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -208,9 +209,7 @@ def test_any_flipped_bit_of_a_chunk_is_noticed(tmp_path, caplog):
     column.save(Chunk(0, 21, arrays, (Skipped(20, "a.png", "empty"),)))
     (path,) = tmp_path.rglob("*.safetensors")
     content = path.read_bytes()
-    for index in generator.integers(0, len(content), 200):
-        changed = bytearray(content)
-        changed[index] ^= 1 << int(generator.integers(8))
+    for changed in flipped(content, generator.integers(0, len(content), 200), generator):
         path.write_bytes(changed)
         assert column.load() == []
     assert len(caplog.messages) == 200 and "is damaged: computed again" in caplog.messages[0]
