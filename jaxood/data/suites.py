@@ -3,14 +3,14 @@
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxood.data.digits import digits_ood, digits_train_and_test
 from jaxood.data.files import ImageFiles
 from jaxood.data.images import ImageSet
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError, choose, require
 from jaxood.files import printable
 from jaxood.spelling import imported
 
@@ -45,18 +45,39 @@ class Suite:
       train: what methods are fitted on, if there is such.
       id_test: in distribution, not trained on.
       ood: out of distribution, by name.
+      id_validation: in distribution, for what is tuned or calibrated; never scored.
+      ood_validation: out of distribution, for the same.
+      shifted: in distribution too, but of another kind than the training images (drawings,
+        corrupted photographs), by name: covariate-shifted.
+      groups: names of OOD sets by group ("near", "far"), in order; a set is in one at most.
     """
 
     name: str
     train: ImageSet | None
     id_test: ImageSet
     ood: Mapping[str, ImageSet]
+    id_validation: ImageSet | None = None
+    ood_validation: ImageSet | None = None
+    shifted: Mapping[str, ImageSet] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        seen: dict[str, str] = {}
+        for group, names in self.groups.items():
+            for name in names:
+                wanted = f"one of {', '.join(self.ood)}"
+                require(name in self.ood, "groups", f"{name} in {group}", wanted)
+                got = f"{name} in {seen.get(name)} and in {group}"
+                require(name not in seen, "groups", got, "a set in one group at most")
+                seen[name] = group
 
 
 def digits_suite() -> Suite:
     """scikit-learn's digits; see `jaxood.data.digits`."""
     train, test = digits_train_and_test()
-    return Suite("digits", train, test, digits_ood())
+    ood = digits_ood()
+    near, *far = ood
+    return Suite("digits", train, test, ood, groups={"near": (near,), "far": tuple(far)})
 
 
 def photos_suite() -> Suite:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +24,12 @@ class Scores(NamedTuple):
     Attributes:
       id: of the ID test set.
       ood: of each OOD set, by its name.
+      shifted: of each covariate-shifted ID set, by its name.
     """
 
     id: Float[np.ndarray, " n"]
     ood: Mapping[str, Float[np.ndarray, " m"]]
+    shifted: Mapping[str, Float[np.ndarray, " s"]] = {}  # never changed
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,15 @@ class MethodResult:
       method: its name.
       plain: name of the same score without view and transforms, where there are any.
       metrics: by OOD set.
+      full_spectrum: the same, with all covariate-shifted ID sets counted as in distribution
+        beside the ID test set; empty where those were not scored.
     """
 
     method: str
     plain: str | None
     scores: Scores
     metrics: Mapping[str, Metrics]
+    full_spectrum: Mapping[str, Metrics] = field(default_factory=dict)
 
     def mean(self, column: str) -> float:
         """The plain mean of a metric over the OOD sets."""
