@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from jaxood.flows.listings import list_attributions, list_detectors, list_models, list_suites
     from jaxood.flows.road import road
     from jaxood.flows.sources import load_model
+    from jaxood.flows.study import study
     from jaxood.heads import LinearHead, NormLinearHead
     from jaxood.models.contract import check_model
     from jaxood.outputs import ModelOutputs, model_outputs, with_penultimate
     from jaxood.preprocessing import Preprocessing
+    from jaxood.report.joined import load_report
 
 __version__ = _version("jaxood")
 
@@ -61,8 +63,10 @@ _HOMES = {
     "list_suites": "flows.listings",
     "load_detector": "flows.detector",
     "load_model": "flows.sources",
+    "load_report": "report.joined",
     "model_outputs": "outputs",
     "road": "flows.road",
+    "study": "flows.study",
     "suite": "data.suites",
     "with_penultimate": "outputs",
 }
@@ -98,8 +102,10 @@ __all__ = [
     "list_suites",
     "load_detector",
     "load_model",
+    "load_report",
     "model_outputs",
     "road",
+    "study",
     "suite",
     "with_penultimate",
 ]

@@ -13,6 +13,7 @@ from PIL import Image
 import jaxood
 from jaxood.demo.digits import digits_weights
 from jaxood.demo.photos import photos_weights
+from jaxood.flows.evaluate import FILES
 
 # The block of the design document, but for paths and the suite: `WEIGHTS`, `TRAIN`, `CALIBRATE`,
 # `PHOTOS`, `CAT`, `SUITE`, `FILE`, `FOLDER` and `image` are given.
@@ -97,14 +98,7 @@ def test_the_block_on_digits(cache, tmp_path, capsys):
     verdicts = list(names["ood"].detect(folders["photos"]))
     assert [verdict.id for verdict in verdicts] == ["000.png", "001.png", "002.png"]
     assert "knn" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "x").iterdir()} == {
-        "manifest.json",
-        "metrics.csv",
-        "metrics.json",
-        "roc.png",
-        "scores.npz",
-        "scores.png",
-    }
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {*FILES}
     assert set(names["road"].areas()) == {"banzhaf", "score-cam", "random"}
     assert names["maps"].maps["grad-cam"].shape == (1, 4, 4)
 

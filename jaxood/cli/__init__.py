@@ -16,6 +16,8 @@ from jaxood.files import exclusive
 
 COMMANDS = {
     "evaluate": "tell in-distribution from out-of-distribution data, and report how well",
+    "study": "evaluate several models, suites and seeds, and make one table of all",
+    "report": "join the results of evaluations into tables for a paper",
     "attribute": "draw which places of an image a decision rests on",
     "road": "measure how faithful such maps are, by removing pixels",
     "fit": "make a detector file from a model and in-distribution images",
@@ -26,7 +28,9 @@ COMMANDS = {
     "methods": "list what methods are composed of, and the attributions",
 }
 
-RESUMED = frozenset({"evaluate", "attribute", "road"})  # their --output keeps what was computed
+RESUMED = frozenset(
+    {"evaluate", "study", "attribute", "road"}
+)  # their --output keeps what was computed
 
 
 class Parser(argparse.ArgumentParser):

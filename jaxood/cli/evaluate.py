@@ -10,7 +10,8 @@ once cost one pass over the images. The plain score is always shown beside a com
   jaxood evaluate --method sfp nnguide --weights resnet50.safetensors \\
       --train-dir imagenet/train --id-dir imagenet/val --ood-dir sun=SUN/images
 
-Writes metrics.csv, metrics.json, scores.npz, manifest.json, roc.png and scores.png.
+Writes metrics.csv and .json (a row a number), table.md and table.tex, scores.csv (a row an image)
+and scores.npz, manifest.json, roc.png and scores.png.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 from jaxood.cli.options import (
     add,
     add_bank_arguments,
-    add_method_arguments,
+    add_evaluation_arguments,
     add_model_arguments,
     add_output_argument,
     model_from,
@@ -29,9 +30,7 @@ from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_method_arguments(parser, "sfp", "+")
-    text = "each value in turn on the same features, such as knn.k=5,10,50; may be repeated"
-    add(parser, "--sweep", "NAME.PARAM=V1,V2", text, action="append", default=[])
+    add_evaluation_arguments(parser)
     data = parser.add_argument_group("data")
     text = "digits (default), photos, or package.module:name of a suite of your own"
     add(data, "--suite", "NAME", text)
@@ -40,8 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "out-of-distribution images; may be repeated"
     add(data, "--ood-dir", "NAME=DIR", text, dest="ood", action="append", default=[])
     add_bank_arguments(data)
-    text = "definition of FPR95: plain, openood, nnguide or sfp"
-    add(parser, "--fpr-convention", "NAME", text, default="plain")
     add_model_arguments(parser)
     add_output_argument(parser, "runs/evaluate")
 

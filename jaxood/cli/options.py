@@ -24,13 +24,18 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
     add(group, "--tag", "TAG", "weight tag, where the weights file does not tell it")
     named = "names of the classes, one a line (default: the weights file's, or ImageNet's)"
     add(group, "--classes", "FILE", named, default=())
+    add_running_arguments(group)
+    if seed:
+        add_seed_argument(group)
+
+
+def add_running_arguments(group) -> None:
+    """What says how images are read and run through a model."""
     add(group, "--dtype", "TYPE", "of the backbone: float32 or bfloat16", default="float32")
     size = "images a step, over all devices"
     add(group, "--batch-size", "N", size, type=positive, default=32)
     text = "larger images are left out, by name (default: PIL's limit, 89478485)"
     add(group, "--max-pixels", "N", text, type=positive)
-    if seed:
-        add_seed_argument(group)
     kept = "for trained and converted weights (default: $JAXOOD_CACHE or ~/.cache/jaxood)"
     add(group, "--cache-dir", "DIR", kept, dest="cache")
 
@@ -46,11 +51,9 @@ def model_from(args: argparse.Namespace, suite: str = "digits"):
     Raises:
       UsageError: see `jaxood.load_model`.
     """
-    from PIL import Image
-
     from jaxood.flows.sources import load_model, model_of_suite
 
-    Image.MAX_IMAGE_PIXELS = args.max_pixels or Image.MAX_IMAGE_PIXELS
+    limit_pixels(args)
     source = args.model if args.weights is None else Path(args.weights)
     if source is None:
         source = model_of_suite(suite, args.cache)
@@ -67,12 +70,28 @@ def model_from(args: argparse.Namespace, suite: str = "digits"):
     )
 
 
+def limit_pixels(args: argparse.Namespace) -> None:
+    """Lets --max-pixels hold for all images of this process."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = args.max_pixels or Image.MAX_IMAGE_PIXELS
+
+
 def add_method_arguments(parser, default: str, nargs: str | None = None) -> None:
     """--method and --set."""
     text = f"composed with + (default: {default}); `jaxood methods` lists them"
     add(parser, "--method", "NAME", text, nargs=nargs, default=[default] if nargs else default)
     setting = "a parameter of a step, such as knn.k=50; may be repeated"
     add(parser, "--set", "NAME.PARAM=VALUE", setting, action="append", default=[])
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Methods, what is tried of them, and how it is measured."""
+    add_method_arguments(parser, "sfp", "+")
+    text = "each value in turn on the same features, such as knn.k=5,10,50; may be repeated"
+    add(parser, "--sweep", "NAME.PARAM=V1,V2", text, action="append", default=[])
+    text = "definition of FPR95: plain, openood, nnguide or sfp"
+    add(parser, "--fpr-convention", "NAME", text, default="plain")
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,3 +112,13 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """--output DIR."""
     text = "folder for the results; the same command goes on in it"
     add(parser, "--output", "DIR", text, type=output_folder, default=default)
+
+
+def add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    """What tables for a paper show, and in which order."""
+    group = parser.add_argument_group("tables")
+    text = "columns, such as auroc fpr95 aupr_in (default: AUROC and FPR95)"
+    add(group, "--metric", "NAME", text, dest="metrics", nargs="+", default=())
+    text = "sets: every OOD set and the means of groups; groups: the means alone"
+    add(group, "--columns", "NAME", text, default="groups")
+    add(group, "--sort", "NAME", "order of the methods: a metric, best first; or method")

@@ -28,13 +28,25 @@ from jaxood.metrics.ood import FPR_CONVENTIONS, measure
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
 from jaxood.report import plots, tables
+from jaxood.report.joined import Report
 from jaxood.report.manifest import manifest, put_aside, write_json
+from jaxood.report.rows import Run, accuracy_row, rows_of
 from jaxood.report.tables import MethodResult, Scores, SetArrays, set_keys
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Progress, Runner
 
 SHOWN = 5  # undecodable images of a set that are named when a result is printed
-FILES = ("metrics.csv", "metrics.json", "scores.npz", "roc.png", "scores.png", "manifest.json")
+FILES = (
+    "metrics.csv",
+    "metrics.json",
+    "table.md",
+    "table.tex",
+    "scores.csv",
+    "scores.npz",
+    "roc.png",
+    "scores.png",
+    "manifest.json",
+)
 
 MethodSource = str | Method | Detector
 SetProgress = Callable[[str], Progress]  # given a set's name, what is told of each batch
@@ -65,6 +77,7 @@ class EvaluationResult:
       shared: by a set, a line about images that an earlier set has too.
       accuracy: top-1, of the ID test set; None where its labels are not the model's classes.
       settings: what else decided the result.
+      label: what the model is called in tables.
     """
 
     model: LoadedModel
@@ -79,7 +92,26 @@ class EvaluationResult:
     shared: Mapping[str, str]
     accuracy: float | None
     fpr_convention: str
+    seed: int
     settings: Mapping[str, object] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def report(self) -> Report:
+        """The numbers, a row each; joins with those of other runs."""
+        run = Run(
+            self.label or self.model.label,
+            self.model.weights_hash[:8],
+            self.suite.name,
+            self.seed,
+            self.suite.groups,
+            self.fpr_convention,
+        )
+        rows = rows_of(run, self.results)
+        if self.accuracy is not None:
+            name, images = self.id_test.images.name, len(self.id_test.features)
+            rows.append(accuracy_row(run, name, self.accuracy, images))
+        return Report(tuple(rows))
 
     @property
     def sets(self) -> dict[str, SetFeatures]:
@@ -112,7 +144,7 @@ class EvaluationResult:
         return "\n".join(lines)
 
     def save(self, folder: Path | str) -> Path:
-        """Writes metrics.csv, metrics.json, scores.npz, manifest.json, roc.png and scores.png.
+        """Writes tables (CSV, JSON, Markdown, LaTeX), scores, pictures and the manifest: `FILES`.
 
         Every file is whole or absent; the folder is made.
         """
@@ -141,7 +173,8 @@ class EvaluationResult:
         path = folder / "scores.npz"
         tables.write_arrays(path, tables.score_arrays(self.results, name, keys, arrays))
         if self.results:
-            tables.write_metrics(folder, self.results, self.fpr_convention)
+            self.report.save(folder)
+            tables.write_scores(folder / "scores.csv", self.results, keys, arrays)
             plots.draw_roc(folder / "roc.png", self.results, name)
             plots.draw_histograms(folder / "scores.png", self.results, name)
         write_json(folder / "manifest.json", about)
@@ -245,6 +278,7 @@ def evaluate(
         ),
         accuracy=accuracy,
         fpr_convention=fpr_convention,
+        seed=seed,
         settings={
             "suite": suite.name,
             "methods": [method.name for method in chosen],

@@ -73,6 +73,11 @@ class LoadedModel:
         return self.module.head  # type: ignore[attr-defined]  # checked when it was loaded
 
     @property
+    def label(self) -> str:
+        """Name and tag, for tables."""
+        return f"{self.name}.{self.tag}" if self.tag else self.name
+
+    @property
     def classes(self) -> int:
         """How many the logits tell apart."""
         return self.head.kernel.shape[1]

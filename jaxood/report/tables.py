@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,6 @@ from jaxtyping import Float, Int
 from jaxood.data.images import ImageSet
 from jaxood.files import make_folder, whole_file, write_whole
 from jaxood.metrics.ood import Interval, Metrics
-from jaxood.report.manifest import write_json
 
 MEAN = "mean"
 
@@ -30,6 +30,12 @@ class Scores(NamedTuple):
     id: Float[np.ndarray, " n"]
     ood: Mapping[str, Float[np.ndarray, " m"]]
     shifted: Mapping[str, Float[np.ndarray, " s"]] = {}  # never changed
+
+    def of(self, role: str, name: str) -> Float[np.ndarray, " n"] | None:
+        """Those of one set; None where it is not scored, as the training set."""
+        if role == "id":
+            return self.id
+        return {"ood": self.ood, "shifted": self.shifted}.get(role, {}).get(name)
 
 
 @dataclass(frozen=True)
@@ -88,22 +94,6 @@ def table(results: Sequence[MethodResult], convention: str = "plain") -> str:
                 f"{'':<{names}}  {'vs ' + plain.method:<{sets}}  {auroc:+6.2f}{'':16}{fpr95:+6.2f}"
             )
     return "\n".join(lines)
-
-
-def metric_rows(results: Sequence[MethodResult], convention: str = "plain") -> list[dict]:
-    """A row a method and OOD set, and their mean; all but the counts in [0, 1]."""
-    return [row for result in results for row in _rows(result, convention)]
-
-
-def write_metrics(folder: Path, results: Sequence[MethodResult], convention: str = "plain") -> None:
-    """`metric_rows` as metrics.csv and metrics.json."""
-    rows = metric_rows(results, convention)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(folder / "metrics.csv", text.getvalue().encode())
-    write_json(folder / "metrics.json", rows)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -166,6 +156,35 @@ def score_arrays(
     return arrays
 
 
+def write_scores(
+    path: Path,
+    results: Sequence[MethodResult],
+    keys: Mapping[tuple[str, str], str],
+    sets: Iterable[SetArrays],
+) -> None:
+    """A CSV with a row an image that was scored, and a column a method.
+
+    The columns before those: set, role ("id", "ood", "shifted"), id, label, predicted. Scores read
+    back as the same float32.
+
+    Args:
+      keys: as `set_keys` gives them.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["set", "role", "id", "label", "predicted", *(r.method for r in results)])
+    named = {key: about for about, key in keys.items()}
+    for images in sets:
+        role, name = named[images.key]
+        scores = [found for r in results if (found := r.scores.of(role, name)) is not None]
+        if not scores:
+            continue
+        labels = itertools.repeat("") if images.labels is None else images.labels
+        about = itertools.repeat(name), itertools.repeat(role), images.ids, labels
+        writer.writerows(zip(*about, images.predicted, *scores, strict=False))
+    write_whole(path, text.getvalue().encode())
+
+
 def accuracy(
     images: ImageSet, indices: Int[np.ndarray, " n"], logits: Float[np.ndarray, "n k"]
 ) -> float | None:
@@ -179,36 +198,6 @@ def accuracy(
     if not images.labels_are_classes and images.labels.max() + 1 != logits.shape[1]:
         return None
     return float(np.mean(logits.argmax(axis=1) == images.labels[indices]))
-
-
-def _rows(result: MethodResult, convention: str) -> Iterator[dict]:
-    n_id = len(result.scores.id)
-    for name, found in result.metrics.items():
-        yield {
-            "method": result.method,
-            "ood": name,
-            "n_id": n_id,
-            "n_ood": len(result.scores.ood[name]),
-            "auroc": found.auroc,
-            "auroc_low": found.auroc_interval.low,
-            "auroc_high": found.auroc_interval.high,
-            "fpr95": found.fpr95,
-            "fpr95_low": found.fpr95_interval.low,
-            "fpr95_high": found.fpr95_interval.high,
-            "fpr95_convention": convention,
-            "aupr_in": found.aupr_in,
-            "aupr_out": found.aupr_out,
-            "dtacc": found.dtacc,
-        }
-    columns = ("auroc", "fpr95", "aupr_in", "aupr_out", "dtacc")
-    blank = dict.fromkeys(("auroc_low", "auroc_high", "fpr95_low", "fpr95_high"))
-    counts = {"n_id": n_id, "n_ood": sum(len(result.scores.ood[name]) for name in result.metrics)}
-    yield (
-        {"method": result.method, "ood": MEAN, "fpr95_convention": convention}
-        | counts
-        | blank
-        | {column: result.mean(column) for column in columns}
-    )
 
 
 def _with_interval(value: float, interval: Interval) -> str:

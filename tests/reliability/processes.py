@@ -9,10 +9,9 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxood.flows.evaluate import FILES as RESULTS
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.loading import save_weights
-
-RESULTS = ("metrics.csv", "metrics.json", "scores.npz", "roc.png", "scores.png", "manifest.json")
 
 
 def images(folder: Path, count: int, seed: int = 0, side: int = 8) -> Path:

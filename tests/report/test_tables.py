@@ -1,7 +1,7 @@
 """Tables to read, and the files of numbers: their words, their columns, their keys."""
 
 import csv
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +13,11 @@ from jaxood.report.tables import (
     Scores,
     SetArrays,
     accuracy,
-    metric_rows,
     score_arrays,
     set_keys,
     table,
     write_arrays,
-    write_metrics,
+    write_scores,
 )
 
 
@@ -66,30 +65,6 @@ def test_one_set_has_no_mean(results):
     assert "mean" not in table([one])
 
 
-def test_rows_are_the_same_in_both_files(results, tmp_path):
-    write_metrics(tmp_path, results, "openood")
-    with (tmp_path / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    as_json = json.loads((tmp_path / "metrics.json").read_text())
-    assert as_json == metric_rows(results, "openood")
-    assert [[row["method"], row["ood"]] for row in rows] == [
-        [method, ood] for method in ("energy", "react") for ood in ("near", "far", "mean")
-    ]
-    for row, entry in zip(rows, as_json, strict=True):
-        assert row == {name: "" if entry.get(name) is None else str(entry[name]) for name in row}
-    assert (
-        list(rows[0])
-        == (
-            "method ood n_id n_ood auroc auroc_low auroc_high fpr95 fpr95_low fpr95_high"
-            " fpr95_convention aupr_in aupr_out dtacc"
-        ).split()
-    )
-    assert [int(row["n_ood"]) for row in rows[:3]] == [3, 5, 8]
-    assert {row["n_id"] for row in rows} == {"4"}
-    assert float(rows[2]["auroc"]) == pytest.approx(0.85)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.json"]
-
-
 def test_sets_are_called_by_their_names():
     assert set_keys("digits", ["near", "far"]) == {
         ("train", "train"): "train",
@@ -131,6 +106,29 @@ def test_arrays_of_scores(results, tmp_path):
     assert stored["ids/known"].tolist() == ["a", "b", "ä", "d"]
     np.testing.assert_array_equal(stored["scores/react/far"], np.arange(5.0))
     np.testing.assert_array_equal(stored["scores/react/known"], np.arange(4.0))
+
+
+def test_scores_as_a_row_an_image(results, tmp_path):
+    third = np.float32(1) / np.float32(3)
+    known = np.array([third, 1, 2, 3], np.float32)
+    results = [replace(r, scores=r.scores._replace(id=known)) for r in results]
+    results[0].scores.ood["far"][:] = -1
+    keys = set_keys("far", ["near", "far"], train=True)  # the ID set is called as an OOD set
+    sets = [
+        SetArrays("train/train", ["t"], np.array([0]), None),
+        SetArrays("id/far", ["a", 'b,"', "ä", "d"], np.array([1, 0, 1, 2]), np.array([1, 1, 1, 1])),
+        SetArrays("ood/near", ["x", "y", "x"], np.array([0, 0, 0]), None),
+    ]
+    write_scores(tmp_path / "scores.csv", results, keys, sets)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["set"] for row in rows] == ["far"] * 4 + ["near"] * 3
+    assert [row["role"] for row in rows] == ["id"] * 4 + ["ood"] * 3
+    assert [row["id"] for row in rows] == ["a", 'b,"', "ä", "d", "x", "y", "x"]
+    assert [row["label"] for row in rows] == ["1"] * 4 + [""] * 3
+    assert [row["predicted"] for row in rows] == ["1", "0", "1", "2", "0", "0", "0"]
+    assert [float(row["react"]) for row in rows[4:]] == [0, 1, 2]
+    assert np.float32(rows[0]["energy"]) == third
 
 
 def test_files_are_whole_or_absent(tmp_path, monkeypatch):
