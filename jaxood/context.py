@@ -218,3 +218,8 @@ class View(Extractor):
     """
 
     paper: ClassVar[str] = ""
+
+    @property
+    def map(self) -> Extractor | None:
+        """What tells, a value a position `[n, h, w]`, where its features come from."""
+        return None

@@ -10,9 +10,10 @@ of `torch.nn.functional.interpolate`; `jax.image.resize` has a = -0.5 and no ali
 import functools
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from jaxood.heads import AnyArray
 
@@ -96,3 +97,18 @@ def heatmap(
 def pixel_heatmap(maps: Float[Array, "n H W"]) -> Float[Array, "n H W"]:
     """Heat maps of one value a pixel, 0 to 1; the largest 1 % would leave all others dark: cut."""
     return unit_scale(jnp.minimum(maps, jnp.quantile(maps, 0.99, axis=(1, 2), keepdims=True)))
+
+
+def heats(
+    maps: Float[AnyArray, "n h w"],
+    size: tuple[int, int],
+    scale: Literal["paper", "unit"] = "paper",
+) -> UInt8[np.ndarray, "n H W"]:
+    """Heat maps as grey levels at the image's size, on the host: what pictures are coloured by."""
+    return np.asarray(_heats(size, scale, jnp.asarray(maps)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _heats(size, scale, maps):
+    found = pixel_heatmap(maps) if maps.shape[1:] == size else heatmap(maps, size, scale)
+    return jnp.round(255 * found).astype(jnp.uint8)

@@ -7,7 +7,8 @@ methods` lists them. Parameters may stand in brackets: "score-cam[layer=layer3.5
   jaxood attribute cat.jpg --weights resnet50.safetensors --method banzhaf grad-cam score-cam
   jaxood attribute cat.jpg --weights resnet50.safetensors --method layercam --layer layer3.5
 
-Writes maps.npz, overlays/ (a PNG an image and method), grid.png, predictions.json, manifest.json.
+Writes maps.npz, overlays/ (a PNG an image and method), grid.png, predictions.json,
+report.html and manifest.json.
 """
 
 import argparse
@@ -71,4 +72,4 @@ def run(args: argparse.Namespace) -> None:
     )
     print(result)
     result.save(args.output, colours=args.colours, alpha=args.alpha, grid=args.grid)
-    print(f"written to {args.output}: maps, overlays, grid, predictions and manifest")
+    print(f"written to {args.output}: maps, overlays, grid, predictions, report.html")

@@ -11,7 +11,7 @@ once cost one pass over the images. The plain score is always shown beside a com
       --train-dir imagenet/train --id-dir imagenet/val --ood-dir sun=SUN/images
 
 Writes metrics.csv and .json (a row a number), table.md and table.tex, scores.csv (a row an image)
-and scores.npz, manifest.json, roc.png and scores.png.
+and scores.npz, report.html to look at, manifest.json, roc.png and scores.png.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     )
     print(result)
     result.save(args.output)
-    print(f"written to {args.output}: metrics, scores, manifest and pictures")
+    print(f"written to {args.output}: report.html, metrics, scores, pictures")
     return 1 if result.failures else 0
 
 

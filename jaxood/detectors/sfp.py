@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxood.attribution.coalitions import MOST, CoalitionValue
 from jaxood.attribution.registry import attribution
-from jaxood.context import Attribution, Context, View
+from jaxood.context import Attribution, Context, Extractor, View
 from jaxood.errors import UsageError, require
 from jaxood.ranking import kept_positions
 from jaxood.spelling import name_of, read
@@ -88,14 +88,43 @@ class SpatialPurification(View):
         effective = self.attribution.identity(), self.keep_fraction, self.version
         return " ".join(map(str, (name_of(self), *effective)))
 
+    @property
+    def map(self) -> "RankedPositions":
+        return RankedPositions(self)
+
     def __call__(self, context: Context) -> Float[Array, "n c"]:
         context.require_mean_pooling(self.name)
-        feature_map = context.feature_map
+        values = self.map(context)
+        _, h, w = values.shape
+        keep = max(1, round(self.keep_fraction * (h * w)))
+        return purify(context.feature_map, values, keep)
+
+
+@dataclass(frozen=True)
+class RankedPositions(Extractor):
+    """A value a position of the feature map, by which purification ranks them.
+
+    Attributes:
+      of: the purification; its attribution explains the model's top class.
+    """
+
+    name: ClassVar[str] = "positions"
+
+    of: SpatialPurification = SpatialPurification()
+
+    @property
+    def random(self) -> bool:
+        return self.of.random
+
+    @property
+    def stages(self) -> tuple[str | None, ...]:
+        return self.of.stages
+
+    def __call__(self, context: Context) -> Float[Array, "n h w"]:
         top = jnp.argmax(context.outputs.logits, axis=-1)
-        ranking = self.attribution
-        _, h, w, _ = feature_map.shape
-        values = averaged(ranking(replace(context, target=top)), (h, w), ranking)
-        return purify(feature_map, values, max(1, round(self.keep_fraction * (h * w))))
+        _, h, w, _ = context.feature_map.shape
+        ranking = self.of.attribution
+        return averaged(ranking(replace(context, target=top)), (h, w), ranking)
 
 
 def averaged(

@@ -1,29 +1,30 @@
 """Which places of an image a decision rests on: maps by several methods, in one pass."""
 
+import itertools
 import textwrap
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from jaxood.attribution.heatmap import heatmap, pixel_heatmap
+from jaxood.attribution.heatmap import heats
 from jaxood.attribution.registry import attributions
 from jaxood.context import Attribution
 from jaxood.data.class_names import find_class
 from jaxood.data.images import ImageSet
 from jaxood.data.sources import image_set
 from jaxood.errors import UsageError, choose, require
+from jaxood.files import write_whole
 from jaxood.flows.evaluate import SetProgress, require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
+from jaxood.report.attribution_page import Explained, attribution_page
 from jaxood.report.figures import figure_image, write_figure
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.pictures import COLOURS, grid_figure, overlay, palette, write_png
@@ -31,7 +32,8 @@ from jaxood.report.tables import write_arrays
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Runner
 
-FILES = ("maps.npz", "overlays", "predictions.json", "grid.png", "manifest.json")
+FILES = ("maps.npz", "overlays", "predictions.json", "grid.png", "report.html", "manifest.json")
+IN_PAGE = 50  # images, the first ones
 SHOWN = 5  # predictions that are printed
 BATCH = 32  # images whose pictures are drawn at once
 SCALES = ("paper", "unit")
@@ -98,11 +100,8 @@ class AttributionResult:
 
     def heats(self, rows: slice) -> dict[str, UInt8[np.ndarray, "n H W"]]:
         """By method, maps at the image's size, 0 to 255."""
-        side = self.model.preprocessing.crop
-        return {
-            name: np.asarray(_heat((side, side), self.scale, jnp.asarray(maps[rows])))
-            for name, maps in self.maps.items()
-        }
+        size = (self.model.preprocessing.crop,) * 2
+        return {name: heats(maps[rows], size, self.scale) for name, maps in self.maps.items()}
 
     def overlays(
         self, colours: str = COLOURS, alpha: float = 0.5
@@ -128,7 +127,7 @@ class AttributionResult:
     def save(
         self, folder: Path | str, *, colours: str = COLOURS, alpha: float = 0.5, grid: int = 8
     ) -> Path:
-        """Writes maps.npz, overlays/, grid.png, predictions.json and manifest.json.
+        """Writes maps.npz, overlays/, grid.png, predictions.json, report.html and manifest.json.
 
         Args:
           colours: a colour map of matplotlib.
@@ -152,8 +151,21 @@ class AttributionResult:
         found = {"model": self.model.name, "images": self.predictions, "skipped": skipped}
         write_json(folder / "predictions.json", found)
         write_figure(folder / "grid.png", _grid(shown, list(self.maps), colours))
+        write_whole(folder / "report.html", self._page(about, colours).encode())
         write_json(folder / "manifest.json", about)
         return folder
+
+    def _page(self, about: Mapping[str, object], colours: str) -> str:
+        notes = skipped_lines("images", self.skipped, len(self.images))
+        if len(self.indices) > IN_PAGE:
+            notes.append(f"the first {IN_PAGE} of {len(self.indices)} images")
+        found = []
+        with closing(self.overlays(colours, alpha=1.0)) as overlays:
+            for row, image, heats in itertools.islice(overlays, IN_PAGE):
+                told = self._prediction(row)
+                explained = told["predicted"], told["target"]
+                found.append(Explained(self.ids[row], *explained, image, heats))
+        return attribution_page(f"What {self.model.label} looks at", notes, found, about)
 
     def show(self, rows: int = 8, *, colours: str = COLOURS, alpha: float = 0.5) -> Image.Image:
         """The first images beside their maps, as a picture: a notebook shows it as it is."""
@@ -187,12 +199,6 @@ def caption(prediction: Mapping[str, Any]) -> str:
     if top["class"] != target["class"]:
         lines.append(f"(top: {textwrap.fill(top['name'], 18)}\n{100 * top['probability']:.1f} %)")
     return "\n".join(lines)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _heat(size: tuple[int, int], scale: Scale, maps):
-    heats = pixel_heatmap(maps) if maps.shape[1:] == size else heatmap(maps, size, scale)
-    return jnp.round(255 * heats).astype(jnp.uint8)
 
 
 def attribute(

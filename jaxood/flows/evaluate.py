@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jaxood.context import Extractor
 from jaxood.data.images import ImageSet
 from jaxood.data.suites import Suite
 from jaxood.data.suites import suite as suite_of
@@ -22,12 +23,15 @@ from jaxood.detectors.grammar import parse_methods
 from jaxood.detectors.method import Method
 from jaxood.detectors.scoring import host_outputs, score_rows
 from jaxood.errors import UsageError, choose, require
+from jaxood.files import write_whole
+from jaxood.flows.examples import examples
 from jaxood.flows.overlap import shared
 from jaxood.flows.sources import ModelSource, load_model, model_of_suite
 from jaxood.metrics.ood import FPR_CONVENTIONS, measure
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
 from jaxood.report import plots, tables
+from jaxood.report.evaluation_page import evaluation_page
 from jaxood.report.joined import Report
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.rows import Run, accuracy_row, rows_of
@@ -45,6 +49,7 @@ FILES = (
     "scores.npz",
     "roc.png",
     "scores.png",
+    "report.html",
     "manifest.json",
 )
 
@@ -76,6 +81,7 @@ class EvaluationResult:
       bank: indices in the suite's training set of the images of `train`.
       shared: by a set, a line about images that an earlier set has too.
       accuracy: top-1, of the ID test set; None where its labels are not the model's classes.
+      maps: the extras that are maps of where a score rests.
       settings: what else decided the result.
       label: what the model is called in tables.
     """
@@ -93,6 +99,7 @@ class EvaluationResult:
     accuracy: float | None
     fpr_convention: str
     seed: int
+    maps: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     label: str = ""
 
@@ -144,7 +151,7 @@ class EvaluationResult:
         return "\n".join(lines)
 
     def save(self, folder: Path | str) -> Path:
-        """Writes tables (CSV, JSON, Markdown, LaTeX), scores, pictures and the manifest: `FILES`.
+        """Writes tables, scores, pictures, a page to look at and the manifest: `FILES`.
 
         Every file is whole or absent; the folder is made.
         """
@@ -177,8 +184,34 @@ class EvaluationResult:
             tables.write_scores(folder / "scores.csv", self.results, keys, arrays)
             plots.draw_roc(folder / "roc.png", self.results, name)
             plots.draw_histograms(folder / "scores.png", self.results, name)
+        write_whole(folder / "report.html", self._page(about).encode())
         write_json(folder / "manifest.json", about)
         return folder
+
+    def _page(self, about: Mapping[str, object]) -> str:
+        """report.html; its images are those of the method with the best mean AUROC."""
+        name = self.id_test.images.name
+        notes, warnings = [], [f"{name}: no result: {why}" for name, why in self.failures.items()]
+        if self.accuracy is not None:
+            notes.append(f"accuracy on {name}: {100 * self.accuracy:.2f} %")
+        warnings += self.shared.values()
+        for key, found in self.sets.items():
+            warnings += skipped_lines(key, found.features.skipped, len(found.images))
+        summary, shown, ranked_by = None, [], ""
+        if self.results:
+            (summary,) = self.report.tables(sort="auroc")
+            best = max(self.results, key=lambda result: result.mean("auroc"))
+            ranked_by = best.method
+            sets = [(name, self.id_test, best.scores.id)]
+            sets += [(key, found, best.scores.ood[key]) for key, found in self.ood.items()]
+            shown = [
+                examples(self.model, key, found.images, found.features, scores, self.maps)
+                for key, found, scores in sets
+            ]
+        title = f"{self.label or self.model.label} on {self.suite.name}"
+        return evaluation_page(
+            title, notes, warnings, summary, self.results, name, ranked_by, shown, about
+        )
 
 
 def skipped_lines(name: str, skipped: Sequence[Skipped], images: int) -> list[str]:
@@ -239,7 +272,10 @@ def evaluate(
         assert suite.train is not None
         train = suite.train.subset(bank)
         check_train_labels(train, chosen, model)
-    extractors = {key: one for method in chosen for key, one in method.extractors.items()}
+    views = [method.source for method in chosen if method.source]
+    maps = {found.key: found for view in views if (found := view.map)}
+    extractors: dict[str, Extractor] = {**maps}
+    extractors |= {key: one for method in chosen for key, one in method.extractors.items()}
     runner = Runner(model)
     runner.check(tuple(extractors.values()), batch_size)
 
@@ -279,6 +315,7 @@ def evaluate(
         accuracy=accuracy,
         fpr_convention=fpr_convention,
         seed=seed,
+        maps=tuple(maps),
         settings={
             "suite": suite.name,
             "methods": [method.name for method in chosen],

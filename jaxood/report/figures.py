@@ -11,7 +11,9 @@ from jaxood.files import make_folder, whole_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito: told apart by all readers
+# Okabe and Ito: told apart by all readers.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+CURVES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#6B6B6B")
 DPI = 130
 
 

@@ -1,0 +1,66 @@
+"""Images that a method is surest of and those it doubts, with the maps that were kept of them."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from jaxood.attribution.heatmap import heats
+from jaxood.data.images import ImageSet
+from jaxood.models.registry import LoadedModel
+from jaxood.report.evaluation_page import Example, Examples
+from jaxood.report.pictures import overlay, palette
+from jaxood.runner.features import Features
+
+EACH = 6  # images at each end
+
+
+def examples(
+    model: LoadedModel,
+    name: str,
+    images: ImageSet,
+    features: Features,
+    scores: Float[np.ndarray, " n"],
+    maps: Sequence[str],
+) -> Examples:
+    """The images of the highest and the lowest scores; each once where there are few.
+
+    Args:
+      maps: the extras that are maps, to be laid over the images.
+    """
+    order = np.argsort(scores, kind="stable")
+    lowest = order[: min(EACH, len(order) // 2)]
+    highest = order[len(lowest) :][::-1][:EACH]
+    rows = np.concatenate([highest, lowest])
+    pictures = _read(model, images, features.indices[rows])
+    side = (model.preprocessing.crop,) * 2
+    warm = {name: heats(features.extras[name][rows], side) for name in maps}
+    shades = palette()
+    found = []
+    for position, row in enumerate(rows):
+        picture = pictures.get(int(features.indices[row]))
+        if picture is None:  # it is gone since
+            continue
+        label = model.class_names[features.predicted[row]]
+        caption = f"{scores[row]:.3f} · {label} · {images.ids[features.indices[row]]}"
+        drawn = [overlay(picture, heat[position], shades) for heat in warm.values()]
+        found.append((position, Example(caption, (picture, *drawn))))
+    return Examples(
+        name,
+        [example for position, example in found if position < len(highest)],
+        [example for position, example in found if position >= len(highest)],
+    )
+
+
+def _read(
+    model: LoadedModel, images: ImageSet, indices: Int[np.ndarray, " m"]
+) -> Mapping[int, UInt8[np.ndarray, "h w 3"]]:
+    """By index, what the model sees of images; they are not kept during a pass."""
+    chosen = np.unique(indices)
+    found = {}
+    with closing(images.subset(chosen).batches(model.preprocessing, len(chosen))) as batches:
+        for batch in batches:
+            for row in np.flatnonzero(batch.valid):
+                found[int(chosen[batch.indices[row]])] = batch.images[row]
+    return found

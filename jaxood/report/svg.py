@@ -1,0 +1,105 @@
+"""Curves and histograms as SVG: sharp at any size, and small enough to stand in a page."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxood.metrics.ood import TPR, threshold_at
+from jaxood.report.figures import BLUE, CURVES, ORANGE
+from jaxood.report.plots import roc_points
+
+MOST_POINTS = 200  # of a curve: a point every two pixels
+SIDE = 320  # of the drawing area
+LEFT, TOP, BELOW = 44, 10, 40
+BINS = 40
+
+
+def roc(curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]]) -> str:
+    """ROC curves in per cent, OOD taken as ID against ID kept.
+
+    Args:
+      curves: ID and OOD scores by method; a curve tells its method where the pointer rests on it.
+    """
+    lines = [
+        _line([0.0, 1.0], [0.0, 1.0], "axis"),
+        _line([0.0, 1.0], [TPR, TPR], "axis dashed"),
+    ]
+    for number, (name, (known, foreign)) in enumerate(curves.items()):
+        false, true = thinned(*roc_points(known, foreign))
+        colour = CURVES[number % len(CURVES)]
+        drawn = _line(false, true, "curve", colour)
+        lines.append(f"<g><title>{escape(name)}</title>{drawn}</g>")
+    ticks = {value: f"{100 * value:.0f}" for value in (0, 0.25, 0.5, 0.75, 1)}
+    return _svg(lines, ticks, ticks, "OOD taken as ID (FPR, %)", "ID kept (TPR, %)")
+
+
+def histogram(
+    known: Float[np.ndarray, " n"], foreign: Float[np.ndarray, " m"], names: tuple[str, str]
+) -> str:
+    """Shares of images by score, and the threshold that 95 % of ID images reach.
+
+    Tails beyond the outermost 0.2 % are counted in the bars at the ends.
+
+    Args:
+      names: of the ID set and the OOD set.
+    """
+    low, high = np.quantile(np.concatenate([known, foreign]), [0.002, 0.998])
+    high = high if high > low else low + 1
+    edges = np.linspace(low, high, BINS + 1)
+    shares = [
+        np.histogram(np.clip(scores, low, high), edges)[0] / len(scores)
+        for scores in (known, foreign)
+    ]
+    most = max(share.max() for share in shares)
+    drawn = []
+    for share, colour, name in zip(shares, (BLUE, ORANGE), names, strict=True):
+        x = np.repeat(np.linspace(0, 1, BINS + 1), 2)
+        y = np.concatenate([[0], np.repeat(share / most, 2), [0]])
+        drawn.append(f"<g><title>{escape(name)}</title>{_line(x, y, 'bars', colour)}</g>")
+    at = (threshold_at(known, TPR) - low) / (high - low)
+    drawn.append(_line([at, at], [0.0, 1.0], "axis dashed"))
+    ticks = {value: f"{low + value * (high - low):.4g}" for value in (0, 0.5, 1)}
+    return _svg(drawn, ticks, {0: "0", 1: f"{100 * most:.0f} %"}, "score (higher: more ID)", "")
+
+
+def thinned(
+    x: Float[np.ndarray, " t"], y: Float[np.ndarray, " t"]
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """At most `MOST_POINTS` points of a monotone curve, evenly along it, both ends among them."""
+    if len(x) <= MOST_POINTS:
+        return x, y
+    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    wanted = np.linspace(0, along[-1], MOST_POINTS)
+    kept = np.unique(np.searchsorted(along, wanted))
+    return x[kept], y[kept]
+
+
+def _line(x: Iterable[float], y: Iterable[float], kind: str, colour: str = "") -> str:
+    """Points in the unit square as a polyline."""
+    points = " ".join(
+        f"{LEFT + SIDE * a:.1f},{TOP + SIDE * (1 - b):.1f}" for a, b in zip(x, y, strict=True)
+    )
+    style = f' style="--colour:{colour}"' if colour else ""
+    return f'<polyline class="{kind}"{style} points="{points}"/>'
+
+
+def _svg(drawn: Sequence[str], x_ticks, y_ticks, x_label: str, y_label: str) -> str:
+    base = TOP + SIDE
+    texts = [f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{SIDE}" height="{SIDE}"/>']
+    for value, text in x_ticks.items():
+        texts.append(
+            f'<text x="{LEFT + SIDE * value:.1f}" y="{base + 14}" class="middle">{text}</text>'
+        )
+    for value, text in y_ticks.items():
+        y = TOP + SIDE * (1 - value) + 4
+        texts.append(f'<text x="{LEFT - 5}" y="{y:.1f}" class="end">{text}</text>')
+    middle = LEFT + SIDE / 2, TOP + SIDE / 2
+    texts.append(f'<text x="{middle[0]}" y="{base + 32}" class="middle">{escape(x_label)}</text>')
+    texts.append(
+        f'<text transform="translate(11 {middle[1]}) rotate(-90)" class="middle">'
+        f"{escape(y_label)}</text>"
+    )
+    size = f"0 0 {LEFT + SIDE + 16} {base + BELOW}"
+    return f'<svg viewBox="{size}" role="img">{"".join(drawn)}{"".join(texts)}</svg>'
