@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxood.data.images import ImageSet
-from jaxood.data.suites import Suite
+from jaxood.data.suite import Suite
 from jaxood.data.suites import suite as suite_of
 from jaxood.detectors.bank import draw_bank
 from jaxood.detectors.contract import Detector
