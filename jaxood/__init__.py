@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxood.context import Attribution, Context, Extractor, View
     from jaxood.conversion import convert
-    from jaxood.data.suites import Suite, suite
+    from jaxood.data.suite import Suite
+    from jaxood.data.suite_check import check_suite
+    from jaxood.data.suites import suite
     from jaxood.detectors.check import check_detector
     from jaxood.detectors.contract import Detector, Transform
     from jaxood.detectors.fitted import FittedDetector, detector
@@ -44,13 +46,14 @@ _HOMES = {
     "ModelOutputs": "outputs",
     "NormLinearHead": "heads",
     "Preprocessing": "preprocessing",
-    "Suite": "data.suites",
+    "Suite": "data.suite",
     "Transform": "detectors.contract",
     "UsageError": "errors",
     "View": "context",
     "attribute": "flows.attribute",
     "check_detector": "detectors.check",
     "check_model": "models.contract",
+    "check_suite": "data.suite_check",
     "contours": "flows.contours",
     "convert": "conversion",
     "detect": "flows.detect",
@@ -90,6 +93,7 @@ __all__ = [
     "attribute",
     "check_detector",
     "check_model",
+    "check_suite",
     "contours",
     "convert",
     "detect",

@@ -25,6 +25,7 @@ COMMANDS = {
     "contours": "draw what scores say of every point of a plane, for two moons of data",
     "convert": "turn a PyTorch checkpoint into a weights file",
     "models": "list the architectures and the weights that can be converted",
+    "suites": "list the suites of data, and look for their images",
     "methods": "list what methods are composed of, and the attributions",
 }
 

@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _suite(args: argparse.Namespace):
-    from jaxood.data.suites import folders_suite, suite
+    from jaxood.data.suite import folders_suite
+    from jaxood.data.suites import suite
 
     folders = args.id_test is not None or args.train is not None or args.ood
     if not folders:

@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_evaluation_arguments(parser)
     data = parser.add_argument_group("data")
     add(data, "--suite", "NAME", "one or more", dest="suites", nargs="+", default=["digits"])
+    add(data, "--data-root", "DIR", "where the images of the suites lie", dest="root")
+    text = "also with covariate-shifted images as in distribution, where a suite has such"
+    data.add_argument("--full-spectrum", action="store_true", help=text)
     add_bank_arguments(data)
     group = parser.add_argument_group("models")
     text = "weights files, or package.module:function; default: the model of each suite"
@@ -58,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         bank_fraction=args.bank_fraction,
         balanced_bank=args.balanced_bank,
         fpr_convention=args.fpr_convention,
+        full_spectrum=args.full_spectrum,
+        root=args.root,
         output=args.output,
         load=lambda source: load_model(source, dtype=args.dtype, cache=args.cache),
         progress=lambda run: lambda name: progress_bar(f"{run}: {name}"),

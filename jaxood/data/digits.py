@@ -8,11 +8,20 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxood.data.images import Arrays
+from jaxood.data.suite import Suite
 
 ID_CLASSES = 6
 TRAIN_FRACTION = 0.7
 FAR_COUNT = 500
 SPLIT_SEED = 20250101  # the split is part of the suite: --seed does not move it
+
+
+def digits_suite() -> Suite:
+    """Near: other digits; far: what is no digit."""
+    train, test = digits_train_and_test()
+    ood = digits_ood()
+    near, *far = ood
+    return Suite("digits", train, test, ood, groups={"near": (near,), "far": tuple(far)})
 
 
 def digits_train_and_test() -> tuple[Arrays, Arrays]:

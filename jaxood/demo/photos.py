@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxood.data.suites import package_folder
+from jaxood.data.photos import package_folder
 from jaxood.files import make_folder
 
 

@@ -3,7 +3,7 @@
   x'  = x + epsilon sign(g) on the `o` of the pixel values with the smallest |g|,
         g = d max logit / dx
   Q'  = sum_{K1} relu(z') + lambda sum_{K2} |z' - z|        K1, K2: the k1 %, k2 % largest of z
-  pct = low + (1 - F(Q')) (high - low)                      F: share of training images below
+  pct = low + (1 - F(Q')) (high - low)                      F: share of validation images below
   r   = sum relu(z) / sum over the channels above pct of relu(z)
   adascale-a: z exp(r)      adascale-l: logits r^2
 
@@ -11,7 +11,8 @@ z, z': penultimate features of x, x', as in OpenOOD.
 
 Regmi: "AdaSCALE: Adaptive Scaling for OOD Detection", 2025, as in OpenOOD: lambda 10, o 5 %,
 epsilon 0.5 (in normalised units), k1 5 %, k2 1 %, percentiles 80 to 85, the choice for ResNet-50.
-OpenOOD takes 5,000 validation images for F; here it is the training images that are given.
+OpenOOD takes up to 5,000 validation images for F; here it is all of them, and the training images
+where there are none.
 
 Q' is of the image as it came: a view or transform before changes z in r alone.
 
@@ -29,7 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxood.context import Context, Extractor
-from jaxood.detectors.contract import Depth, Transform
+from jaxood.detectors.contract import Depth, Split, Transform
 from jaxood.errors import require
 from jaxood.outputs import ModelOutputs, with_penultimate
 
@@ -80,6 +81,7 @@ class _AdaScale(Transform):
     paper: ClassVar[str] = "Regmi, 2025"
     State: ClassVar[type] = AdaScaleState
     needs_train: ClassVar[bool] = True
+    fits_on: ClassVar[Split] = "validation"
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
 
     low: float = 80.0

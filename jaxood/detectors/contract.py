@@ -18,6 +18,7 @@ from jaxood.outputs import AnyArray, ModelOutputs
 
 State = Any  # of a method: a tuple of its steps' states, each of the step's class `State`
 Depth = Literal["pooled", "penultimate", "logits"]
+Split = Literal["train", "validation"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 
 
@@ -29,7 +30,10 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
       paper: where it comes from.
       State: the class of what `fit` returns: a flat NamedTuple of arrays, so that a fitted step
         can be written to a file and rebuilt from one.
-      needs_train: whether `fit` looks at training outputs.
+      needs_train: whether `fit` looks at outputs of in-distribution images.
+      fits_on: which images those are: "train", what the model was trained on; or "validation", for
+        what is calibrated or tuned on images that were held out. Where there are none, a step
+        that asks for them is fitted on the training images.
       needs_labels: whether it looks at their labels.
       needs_head: whether it uses the head; where it does not, the head may be None.
     """
@@ -38,6 +42,7 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
     paper: ClassVar[str] = ""
     State: ClassVar[type] = tuple
     needs_train: ClassVar[bool] = False
+    fits_on: ClassVar[Split] = "train"
     needs_labels: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
 
@@ -72,7 +77,8 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
         """Host side, once; may raise UsageError.
 
         Args:
-          train: has passed the steps before this one; None unless `needs_train`.
+          train: of the images that `fits_on` names; has passed the steps before this one; None
+            unless `needs_train`.
           labels: passed by `check`; None unless `needs_labels`.
         """
         return ()

@@ -15,7 +15,9 @@ from jaxood.detectors.contract import (
     DEPTHS,
     Depth,
     Detector,
+    Split,
     State,
+    Step,
     Transform,
     check_labels,
     restricted,
@@ -104,6 +106,18 @@ class Method:
     def needs_labels(self) -> bool:
         return any(step.needs_labels for step in self.steps)
 
+    def fitted_on(self, split: Split, validation: bool) -> tuple[Step, ...]:
+        """Its steps that are fitted on the images of a split.
+
+        Args:
+          validation: whether there are validation images.
+        """
+
+        def chosen(step: Step) -> Split:
+            return step.fits_on if validation else "train"
+
+        return tuple(step for step in self.steps if step.needs_train and chosen(step) == split)
+
     @property
     def needs_head(self) -> bool:
         return self.source is not None or any(step.needs_head for step in self.steps)
@@ -120,14 +134,24 @@ class Method:
         read = {depth for step in self.steps[:count] for depth in step.reads}
         return tuple(depth for depth in DEPTHS if depth in read)
 
-    def check(self, labels: object, classes: int | None) -> None:
-        """Raises UsageError for labels of training images that some step cannot be fitted on.
+    def check(
+        self,
+        labels: object,
+        classes: int | None,
+        split: Split = "train",
+        validation: bool = False,
+    ) -> None:
+        """Raises UsageError for labels of a split's images that some step cannot be fitted on.
 
         For methods that need labels, before the pass over the images.
+
+        Args:
+          validation: whether there are validation images.
         """
-        checked = check_labels(labels, classes)
-        for step in self.steps:
-            if step.needs_labels:
+        needy = [step for step in self.fitted_on(split, validation) if step.needs_labels]
+        if needy:
+            checked = check_labels(labels, classes)
+            for step in needy:
                 step.check(checked, classes)
 
     def fit_state(
@@ -135,34 +159,28 @@ class Method:
         train: ModelOutputs | None,
         labels: Int[np.ndarray, " n"] | None,
         head: Head | None,
+        validation: tuple[ModelOutputs, Int[np.ndarray, " v"] | None] | None = None,
     ) -> State:
-        """Fits the steps in order, each on what the steps before it make of `train`.
+        """Fits the steps in order, each on what the steps before it make of its images.
 
         Args:
           train: outputs on in-distribution images, with this method's extras, on the host; None
-            where `needs_train` is false.
-          labels: their classes; None where `needs_labels` is false.
+            where no step is fitted on them.
+          labels: their classes; None where no step needs them.
           head: None where `needs_head` is false.
+          validation: the same two of images that were held out, for steps that ask for them.
 
         Raises:
           UsageError: when something that a step needs is missing or wrong.
         """
         given = cast(Head, head)
-        if self.needs_train and (train is None or not len(train.pooled)):
-            raise UsageError(f"method {self.name}", "no training images", "some to fit on")
-        if self.needs_labels:
-            if labels is None:
-                got = "training images without labels"
-                raise UsageError(f"method {self.name}", got, "labels")
-            known = train is not None and train.logits is not None
-            self.check(labels, cast(ModelOutputs, train).logits.shape[1] if known else None)
-            labels = np.asarray(labels)
-            rows = len(cast(ModelOutputs, train).pooled)
-            got = f"{len(labels)} of them for {rows} training images"
-            require(len(labels) == rows, "labels", got, "one for each")
         states: list[State] = []
         for index, step in enumerate(self.steps):
-            seen = cast(ModelOutputs, train)
+            seen, marks, split = cast(ModelOutputs, train), labels, "train"
+            if validation is not None and step.fits_on == "validation":
+                (seen, marks), split = validation, "validation"
+            if step.needs_train:
+                seen, marks = self._checked(step, split, seen, marks)
             if step.needs_train and (index or self.source):
                 keys = {one.key for earlier in self.steps[:index] for one in earlier.extractors}
                 keys |= {one.key for one in step.extractors}
@@ -172,8 +190,31 @@ class Method:
                     _outputs_before, self.source, self.transforms[:index], step, states, given
                 )
                 seen = map_blocks(before, needed)
-            states.append(step.fit(seen, labels, given))
+            states.append(step.fit(seen, marks, given))
         return tuple(states)
+
+    def _checked(
+        self, step: Step, split: str, outputs: ModelOutputs | None, labels: Any
+    ) -> tuple[ModelOutputs, Int[np.ndarray, " n"] | None]:
+        """What a step is fitted on, when it is whole.
+
+        Raises:
+          UsageError: otherwise.
+        """
+        called = "training" if split == "train" else "validation"
+        if outputs is None or not len(outputs.pooled):
+            raise UsageError(f"method {self.name}", f"no {called} images", "some to fit on")
+        if not step.needs_labels:
+            return outputs, labels
+        if labels is None:
+            raise UsageError(f"method {self.name}", f"{called} images without labels", "labels")
+        classes = None if outputs.logits is None else outputs.logits.shape[1]
+        checked = check_labels(labels, classes)
+        step.check(checked, classes)
+        rows = len(outputs.pooled)
+        got = f"{len(checked)} of them for {rows} {called} images"
+        require(len(checked) == rows, "labels", got, "one for each")
+        return outputs, checked
 
     def score(self, state: State, outputs: ModelOutputs, head: Head | None) -> AnyArray:
         """One score a row, [n]; higher is more in-distribution. Pure, jit-able, and per row."""

@@ -3,9 +3,9 @@
   p = max softmax(logits / T),   T = argmin of the negative log-likelihood of the labels
   score = log(p / (1 - p))
 
-Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks", ICML 2017. The paper
-fits T on a validation set; here it is fitted on what the run gives as training images, by finding
-the root of the derivative with respect to 1/T, which rises (the likelihood is convex in it).
+Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks", ICML 2017. T is fitted on
+validation images, and on training images where there are none, by finding the root of the
+derivative with respect to 1/T, which rises (the likelihood is convex in it).
 Where every training image is classified rightly no T is best, the smaller the better: T is kept
 between 0.05 and 20. There p is 1 to the last bit for most images; its log-odds have the same order
 and still tell them apart.
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.detectors.contract import Depth, Detector
+from jaxood.detectors.contract import Depth, Detector, Split
 from jaxood.detectors.statistics import blocks
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -47,6 +47,7 @@ class TempScaling(Detector):
     paper: ClassVar[str] = "Guo, Pleiss, Sun, Weinberger, ICML 2017"
     State: ClassVar[type] = TempScalingState
     needs_train: ClassVar[bool] = True
+    fits_on: ClassVar[Split] = "validation"
     needs_labels: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 

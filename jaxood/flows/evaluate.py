@@ -5,19 +5,18 @@ One pass over each set of a suite; then every method is fitted and scored on sma
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Int
 
 from jaxood.context import Extractor
 from jaxood.data.images import ImageSet
-from jaxood.data.suites import Suite
+from jaxood.data.relabelled import numbered_by
+from jaxood.data.suite import Suite
 from jaxood.data.suites import suite as suite_of
-from jaxood.detectors.bank import draw_bank
 from jaxood.detectors.contract import Detector
 from jaxood.detectors.grammar import parse_methods
 from jaxood.detectors.method import Method
@@ -25,8 +24,9 @@ from jaxood.detectors.scoring import host_outputs, score_rows
 from jaxood.errors import UsageError, choose, require
 from jaxood.files import write_whole
 from jaxood.flows.examples import examples
+from jaxood.flows.fitting import fit_sets, require_sets, splits
 from jaxood.flows.overlap import shared
-from jaxood.flows.sources import ModelSource, load_model, model_of_suite
+from jaxood.flows.sources import ModelSource, load_model, model_of_suite, names_of_folders
 from jaxood.metrics.ood import FPR_CONVENTIONS, measure
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
@@ -34,7 +34,7 @@ from jaxood.report import plots, tables
 from jaxood.report.evaluation_page import evaluation_page
 from jaxood.report.joined import Report
 from jaxood.report.manifest import manifest, put_aside, write_json
-from jaxood.report.rows import Run, accuracy_row, rows_of
+from jaxood.report.rows import FULL_SPECTRUM, Run, accuracy_row, rows_of
 from jaxood.report.tables import MethodResult, Scores, SetArrays, set_keys
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Progress, Runner
@@ -77,8 +77,10 @@ class EvaluationResult:
       results: one a method: scores, metrics.
       failures: what went wrong, by the name of a method that has no result.
       methods: all of them, by name.
-      train: what methods were fitted on; None where none is.
+      train: the training images that methods were fitted on; None where none is.
       bank: indices in the suite's training set of the images of `train`.
+      validation: the validation images that methods were fitted on; None where none is.
+      shifted: covariate-shifted ID sets, by name; empty where they were not asked for.
       shared: by a set, a line about images that an earlier set has too.
       accuracy: top-1, of the ID test set; None where its labels are not the model's classes.
       maps: the extras that are maps of where a score rests.
@@ -102,6 +104,8 @@ class EvaluationResult:
     maps: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     label: str = ""
+    validation: SetFeatures | None = None
+    shifted: Mapping[str, SetFeatures] = field(default_factory=dict)
 
     @property
     def report(self) -> Report:
@@ -123,16 +127,23 @@ class EvaluationResult:
     @property
     def sets(self) -> dict[str, SetFeatures]:
         """All of them, by what they are called in files."""
-        keys = set_keys(self.id_test.images.name, self.ood, self.train is not None)
-        train = {} if self.train is None else {"train": self.train}
+        members = self._members
+        keys = set_keys(members)
         return {
             keys[role, name]: found
-            for role, members in (
-                ("train", train),
-                ("id", {self.id_test.images.name: self.id_test}),
-                ("ood", self.ood),
-            )
-            for name, found in members.items()
+            for role, named in members.items()
+            for name, found in named.items()
+        }
+
+    @property
+    def _members(self) -> dict[str, Mapping[str, SetFeatures]]:
+        """By role and name."""
+        return {
+            "train": {} if self.train is None else {"train": self.train},
+            "validation": {} if self.validation is None else {"validation": self.validation},
+            "id": {self.id_test.images.name: self.id_test},
+            "shifted": self.shifted,
+            "ood": self.ood,
         }
 
     @property
@@ -142,6 +153,9 @@ class EvaluationResult:
 
     def __str__(self) -> str:
         lines = [tables.table(self.results, self.fpr_convention)] if self.results else []
+        if self.shifted and self.results:
+            metrics = [m for m in self.report.metrics if m.startswith(FULL_SPECTRUM)]
+            lines += ["", *map(str, self.report.tables(metrics[:2]))]
         lines += [f"{name}: no result: {reason}" for name, reason in self.failures.items()]
         if self.accuracy is not None:
             lines.append(f"accuracy on {self.id_test.images.name}: {100 * self.accuracy:.2f} %")
@@ -156,7 +170,7 @@ class EvaluationResult:
         Every file is whole or absent; the folder is made.
         """
         folder, name = Path(folder), self.id_test.images.name
-        keys = set_keys(name, self.ood, self.train is not None)
+        keys = set_keys(self._members)
         arrays = [
             SetArrays(
                 key,
@@ -234,6 +248,7 @@ def evaluate(
     batch_size: int = 32,
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
+    full_spectrum: bool = False,
     fpr_convention: str = "plain",
     seed: int = 0,
     store: Path | str | None = None,
@@ -243,7 +258,8 @@ def evaluate(
 
     Args:
       model: see `jaxood.load_model`; None: the one that belongs to the suite.
-      suite: a name ("digits", "photos"), or a `jaxood.Suite`.
+      suite: a `jaxood.Suite`, as `jaxood.suite(name, root)` gives it; or the name of one that needs
+        no root ("digits", "photos").
       methods: names, composed with "+", or objects. Each is also shown beside its plain
         counterpart, the same score without view and transforms.
       settings: parameters by part and name: `{"knn": {"k": 50}}`.
@@ -251,6 +267,8 @@ def evaluate(
       batch_size: images a step over all devices.
       bank_fraction: of the training images, drawn with `seed`, that methods are fitted on.
       balanced_bank: draws as many of each class.
+      full_spectrum: scores covariate-shifted ID sets too, and measures a second time with all of
+        them counted as in distribution (full-spectrum OOD detection, as in OpenOOD).
       fpr_convention: of FPR95: "plain", "openood", "nnguide" or "sfp".
       seed: of every random draw.
       store: folder where extracted features are kept, for an interrupted run to go on and for
@@ -265,13 +283,11 @@ def evaluate(
     """
     chosen = check_request(methods, settings, sweeps, fpr_convention, seed)
     suite = suite_of(suite)
+    require_sets(suite, chosen, full_spectrum)
     model = load_model(model_of_suite(suite.name) if model is None else model)
-    bank = train = None
-    if any(method.needs_train for method in chosen):
-        bank = bank_indices(suite.train, chosen, bank_fraction, seed, balanced_bank)
-        assert suite.train is not None
-        train = suite.train.subset(bank)
-        check_train_labels(train, chosen, model)
+    suite = _numbered(suite, model)
+    model = names_of_folders(model, suite.train, suite.id_test)
+    fit_images = fit_sets(suite, chosen, model, bank_fraction, seed, balanced_bank)
     views = [method.source for method in chosen if method.source]
     maps = {found.key: found for view in views if (found := view.map)}
     extractors: dict[str, Extractor] = {**maps}
@@ -290,11 +306,20 @@ def evaluate(
         )
         return SetFeatures(images, features)
 
+    train, bank, validation = fit_images
     fitted_on = None if train is None else extracted(train, "train")
+    held_out = None if validation is None else extracted(validation, "validation")
     id_test = extracted(suite.id_test, suite.id_test.name)
+    chosen_shifted = suite.shifted if full_spectrum else {}
+    shifted = {name: extracted(images, name) for name, images in chosen_shifted.items()}
     ood = {name: extracted(images, name) for name, images in suite.ood.items()}
     results, failures = _scored(
-        runner, chosen, fitted_on, id_test, ood, fpr_convention=fpr_convention, seed=seed
+        runner,
+        chosen,
+        (fitted_on, held_out),
+        Scored(id_test, ood, shifted),
+        fpr_convention=fpr_convention,
+        seed=seed,
     )
     accuracy = tables.accuracy(id_test.images, id_test.features.indices, id_test.features.logits)
     return EvaluationResult(
@@ -309,7 +334,9 @@ def evaluate(
         bank=None if bank is None or fitted_on is None else bank[fitted_on.features.indices],
         shared=shared(
             ({"train": fitted_on.features} if fitted_on else {})
+            | ({"validation": held_out.features} if held_out else {})
             | {"in distribution": id_test.features}
+            | {f"shifted set {name}": found.features for name, found in shifted.items()}
             | {f"OOD set {name}": found.features for name, found in ood.items()}
         ),
         accuracy=accuracy,
@@ -322,45 +349,95 @@ def evaluate(
             "batch_size": batch_size,
             "bank_fraction": bank_fraction,
             "balanced_bank": balanced_bank,
+            "full_spectrum": full_spectrum,
+            "fitted_on": splits(suite, chosen),
             "fpr_convention": fpr_convention,
             "seed": seed,
         },
+        validation=held_out,
+        shifted=shifted,
     )
+
+
+def _numbered(suite: Suite, model: LoadedModel) -> Suite:
+    """The suite with the labels of its in-distribution images as the model numbers classes.
+
+    Raises:
+      UsageError: for a model of another number of classes than the suite's.
+    """
+    wanted = f"{suite.classes}, to which the labels of {suite.name} belong"
+    right = suite.classes in (None, model.classes)
+    require(right, "model", f"{model.name} with {model.classes} classes", wanted)
+
+    names = model.class_names
+    train, validation = suite.train, suite.id_validation
+    return replace(
+        suite,
+        train=None if train is None else numbered_by(train, names),
+        id_validation=None if validation is None else numbered_by(validation, names),
+        id_test=numbered_by(suite.id_test, names),
+        shifted={name: numbered_by(images, names) for name, images in suite.shifted.items()},
+    )
+
+
+class Scored(NamedTuple):
+    """The sets that are scored."""
+
+    id_test: SetFeatures
+    ood: Mapping[str, SetFeatures]
+    shifted: Mapping[str, SetFeatures]
 
 
 def _scored(
     runner: Runner,
     methods: Sequence[Method],
-    train: SetFeatures | None,
-    id_test: SetFeatures,
-    ood: Mapping[str, SetFeatures],
+    fitted_on: tuple[SetFeatures | None, SetFeatures | None],
+    sets: Scored,
     fpr_convention: str,
     seed: int,
 ) -> tuple[tuple[MethodResult, ...], dict[str, str]]:
-    """Fits, scores and measures; a method that fails does not take the others with it."""
+    """Fits, scores and measures; a method that fails does not take the others with it.
+
+    Args:
+      fitted_on: training and validation images.
+    """
     head = runner.model.head
-    outputs = labels = None
-    if train is not None:
-        outputs, labels = outputs_of(runner.model, train.features), _labels(train)
+
+    def known(found: SetFeatures | None):
+        return None if found is None else (outputs_of(runner.model, found.features), _labels(found))
 
     def with_ids(found: SetFeatures) -> tuple[ModelOutputs, list[str]]:
         return outputs_of(runner.model, found.features), found.ids
 
-    known, sets = with_ids(id_test), {name: with_ids(found) for name, found in ood.items()}
+    train, labels = known(fitted_on[0]) or (None, None)
+    validation = known(fitted_on[1])
+    id_test = with_ids(sets.id_test)
+    ood = {name: with_ids(found) for name, found in sets.ood.items()}
+    shifted = {name: with_ids(found) for name, found in sets.shifted.items()}
     results, failures = [], {}
     for method in methods:
         try:
-            state = method.fit_state(outputs, labels, head)
+            state = method.fit_state(train, labels, head, validation)
 
             def score(found, method=method, state=state):
                 outputs, ids = found
                 return score_rows(method, state, outputs, head, runner.mesh, ids)
 
-            scores = Scores(score(known), {name: score(found) for name, found in sets.items()})
-            metrics = {
-                name: measure(scores.id, foreign, fpr_convention, seed)
-                for name, foreign in scores.ood.items()
-            }
+            scores = Scores(
+                score(id_test),
+                {name: score(found) for name, found in ood.items()},
+                {name: score(found) for name, found in shifted.items()},
+            )
+
+            def measured(known, scores=scores):
+                return {
+                    name: measure(known, foreign, fpr_convention, seed)
+                    for name, foreign in scores.ood.items()
+                }
+
+            metrics = measured(scores.id)
+            every_id = np.concatenate([scores.id, *scores.shifted.values()])
+            full_spectrum = measured(every_id) if shifted else {}
         except UsageError as error:
             if len(methods) == 1:
                 raise
@@ -368,7 +445,7 @@ def _scored(
             logging.getLogger("jaxood").warning("%s: %s", method.name, error)
             continue
         plain = None if method.plain is None else method.plain.name
-        results.append(MethodResult(method.name, plain, scores, metrics))
+        results.append(MethodResult(method.name, plain, scores, metrics, full_spectrum))
     if not results:
         name, reason = next(iter(failures.items()))
         raise UsageError("methods", f"{len(methods)}, none of which gave scores", "one", reason)
@@ -428,35 +505,3 @@ def require_seed(seed: int) -> None:
     require(
         isinstance(seed, int) and 0 <= seed < 2**32, "seed", seed, "a whole number, 0 to 2**32 - 1"
     )
-
-
-def bank_indices(
-    train: ImageSet | None,
-    methods: Sequence[Method],
-    fraction: float | None,
-    seed: int,
-    balanced: bool = False,
-) -> Int[np.ndarray, " b"]:
-    """Which training images methods are fitted on, chosen before any is read.
-
-    Raises:
-      UsageError: when there are none, or none with labels where a method needs them.
-    """
-    needy = next(method for method in methods if method.needs_train)
-    if train is None:
-        wanted = f"training images, on which method {needy.name} is fitted"
-        raise UsageError("train", "none", wanted)
-    labelled = next((method for method in methods if method.needs_labels), None)
-    if labelled and train.labels is None:
-        wanted = f"a folder with a sub-folder for each class, as method {labelled.name} needs them"
-        raise UsageError("train", "training images without classes", wanted)
-    if fraction is not None:
-        require(0 < fraction <= 1, "bank_fraction", fraction, "above 0 and at most 1")
-    return draw_bank(len(train), train.labels, fraction, jax.random.key(seed), balanced)
-
-
-def check_train_labels(train: ImageSet, methods: Sequence[Method], model: LoadedModel) -> None:
-    """Raises UsageError for labels that a method cannot be fitted on: before the pass."""
-    for method in methods:
-        if method.needs_labels:
-            method.check(train.labels, model.classes)

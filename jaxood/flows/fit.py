@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxood.data.images import ImageSet
+from jaxood.data.relabelled import numbered_by
 from jaxood.data.sources import image_set
 from jaxood.detectors.saved import SavedDetector
 from jaxood.detectors.scoring import score_rows
@@ -13,16 +14,14 @@ from jaxood.flows.detector import ImageDetector
 from jaxood.flows.evaluate import (
     MethodSource,
     SetProgress,
-    bank_indices,
-    check_train_labels,
     outputs_of,
     parsed,
     require_seed,
 )
+from jaxood.flows.fitting import bank_indices, check_fit_labels
 from jaxood.flows.overlap import shared
-from jaxood.flows.sources import ModelSource, load_model
+from jaxood.flows.sources import ModelSource, load_model, names_of_folders
 from jaxood.metrics.ood import threshold_at
-from jaxood.models.registry import LoadedModel
 from jaxood.runner.features import Features
 from jaxood.runner.runner import Runner
 
@@ -63,8 +62,10 @@ def fit(
     require(0 < tpr <= 1, "tpr", tpr, "above 0 and at most 1")
     (chosen,) = parsed(method, settings)
     loaded = load_model(model)
-    known = image_set(calibrate, "in distribution", "calibrate")
-    training = None if train is None else image_set(train, "train", "train")
+    known = numbered_by(image_set(calibrate, "in distribution", "calibrate"), loaded.class_names)
+    training = None
+    if train is not None:
+        training = numbered_by(image_set(train, "train", "train"), loaded.class_names)
     runner, extractors = Runner(loaded), tuple(chosen.extractors.values())
     learned: dict[str, Features] = {}
     outputs = labels = bank = None
@@ -72,7 +73,7 @@ def fit(
         bank = bank_indices(training, [chosen], bank_fraction, seed, balanced_bank)
         assert training is not None
         training = training.subset(bank)
-        check_train_labels(training, [chosen], loaded)
+        check_fit_labels(training, [chosen], loaded)
     runner.check(extractors, batch_size)
 
     def features_of(images: ImageSet, name: str) -> Features:
@@ -97,15 +98,6 @@ def fit(
     ids = [known.ids[index] for index in calibration.indices]
     scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh, ids)
     threshold = threshold_at(scores, tpr)
-    names = names_of_folders(loaded, training, known)
+    names = names_of_folders(loaded, training, known).class_names
     fitted = SavedDetector(chosen, state, threshold, tpr, loaded.identity(), names, bank, seed)
     return ImageDetector(loaded, fitted, (int((scores >= threshold).sum()), len(scores)))
-
-
-def names_of_folders(model: LoadedModel, *sets: ImageSet | None) -> tuple[str, ...]:
-    """The model's class names; those of class folders where the model has none of its own."""
-    unnamed = model.class_names == tuple(f"class {i}" for i in range(model.classes))
-    for images in sets if unnamed else ():
-        if images is not None and len(images.class_names) == model.classes:
-            return images.class_names
-    return model.class_names

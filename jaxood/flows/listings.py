@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxood.attribution.registry import ATTRIBUTIONS
 from jaxood.context import Attribution, View
-from jaxood.data.suites import SUITES
+from jaxood.data.suites import descriptions
 from jaxood.detectors.contract import Detector, Transform
 from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
 from jaxood.models.registry import model_rows
@@ -52,7 +52,7 @@ def list_attributions(pattern: str = "*") -> list[Entry]:
 
 def list_suites(pattern: str = "*") -> list[Entry]:
     """Suites whose names match."""
-    entries = (Entry(name, "suite", listed.description) for name, listed in SUITES.items())
+    entries = (Entry(name, "suite", text) for name, text in descriptions().items())
     return _matching(entries, pattern)
 
 

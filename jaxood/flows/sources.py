@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flax import nnx
 
+from jaxood.data.images import ImageSet
 from jaxood.errors import UsageError
 from jaxood.files import cache_dir
 from jaxood.models.loading import load_weights, own_model
@@ -126,3 +128,12 @@ def class_names_of(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if not names or not all(names):
         raise UsageError("classes", f"{classes} with empty lines", "a name a line")
     return names
+
+
+def names_of_folders(model: LoadedModel, *sets: ImageSet | None) -> LoadedModel:
+    """The model, with the names of class folders where it has none of its own."""
+    if model.class_names == tuple(f"class {i}" for i in range(model.classes)):
+        for images in sets:
+            if images is not None and len(images.class_names) == model.classes:
+                return replace(model, class_names=images.class_names)
+    return model

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jaxood.data.suites import Suite
+from jaxood.data.suite import Suite
+from jaxood.data.suite_table import SuiteTable
+from jaxood.data.suites import source_of
 from jaxood.data.suites import suite as suite_of
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name
@@ -30,6 +32,8 @@ def study(
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
     fpr_convention: str = "plain",
+    full_spectrum: bool = False,
+    root: Path | str | None = None,
     output: Path | str | None = None,
     load: Load = load_model,
     progress: Callable[[str], SetProgress] | None = None,
@@ -44,9 +48,10 @@ def study(
         sequence, whose results are averaged. Without names: what the weights say they are of.
         None: of each suite the model that belongs to it.
       suites: names, or suites.
-      methods, settings, sweeps, batch_size, bank_fraction, balanced_bank, fpr_convention: see
-        `jaxood.evaluate`.
+      methods, settings, sweeps, batch_size, bank_fraction, balanced_bank, fpr_convention,
+        full_spectrum: see `jaxood.evaluate`.
       seeds: of the random draws: bank, coalitions, intervals.
+      root: the folder in which the images of the suites lie, of those that need one.
       output: folder where the result of each run is written as it comes, and the features, from
         which an interrupted study goes on.
       load: what makes a model of a source.
@@ -59,7 +64,8 @@ def study(
     require(bool(seeds), "seeds", "none", "one or more")
     for seed in seeds:
         check_request(methods, settings, sweeps, fpr_convention, seed)
-    built = [suite_of(one) for one in ([suites] if isinstance(suites, str | Suite) else suites)]
+    several = [suites] if isinstance(suites, str | Suite) else suites
+    built = [_suite(source, root) for source in several]
     names = [suite.name for suite in built]
     require(bool(names) and len({*names}) == len(names), "suites", names, "one or more, each once")
     labelled = [(suite, _labelled(models, suite, load)) for suite in built]
@@ -80,6 +86,7 @@ def study(
                         bank_fraction=bank_fraction,
                         balanced_bank=balanced_bank,
                         fpr_convention=fpr_convention,
+                        full_spectrum=full_spectrum,
                         seed=seed,
                         store=None if output is None else Path(output) / "features",
                         progress=progress(run) if progress else None,
@@ -95,6 +102,12 @@ def study(
                     parts = (file_name(f"{label}{number}"), file_name(suite.name), f"seed-{seed}")
                     result.save(Path(output).joinpath(*parts))
     return joined(reports)
+
+
+def _suite(source: str | Suite, root: Path | str | None) -> Suite:
+    table = source_of(source)
+    needed = isinstance(table, SuiteTable) and table.needs_root
+    return suite_of(source, root if needed else None)
 
 
 def _labelled(

@@ -35,9 +35,13 @@ class Report:
         Args:
           metrics: (): AUROC and FPR95, by whatever convention the runs had.
         """
-        known = dict.fromkeys(row.metric for row in self.rows)
-        usual = [name for name in known if name == "auroc" or name.startswith("fpr95")]
+        usual = [name for name in self.metrics if name == "auroc" or name.startswith("fpr95")]
         return paper_tables(self.rows, metrics or usual, columns, sort)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, as rows have them."""
+        return list(dict.fromkeys(row.metric for row in self.rows))
 
     @property
     def remarks(self) -> list[str]:

@@ -117,17 +117,16 @@ class SetArrays(NamedTuple):
     labels: Int[np.ndarray, " n"] | None
 
 
-def set_keys(id_name: str, ood_names: Iterable[str], train: bool = True) -> dict:
-    """What sets are called in files, by role and name: "train", `id_name`, the OOD sets' names.
+def set_keys(sets: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], str]:
+    """What sets are called in files, by role and name: by their names.
 
     Where two sets would be called the same, all are preceded by their role: "train/train",
     "id/NAME", "ood/NAME".
 
-    Returns:
-      Keys of ("train", "train") if there is one, ("id", `id_name`) and ("ood", each name).
+    Args:
+      sets: names by role: "train", "validation", "id", "shifted", "ood".
     """
-    roles = [("train", "train")] if train else []
-    roles += [("id", id_name), *(("ood", name) for name in ood_names)]
+    roles = [(role, name) for role, names in sets.items() for name in names]
     unique = len({name for _, name in roles}) == len(roles)
     return {(role, name): name if unique else f"{role}/{name}" for role, name in roles}
 
@@ -146,8 +145,9 @@ def score_arrays(
     arrays: dict[str, np.ndarray] = {}
     for result in results:
         arrays[f"scores/{result.method}/{keys['id', id_name]}"] = result.scores.id
-        for name, scores in result.scores.ood.items():
-            arrays[f"scores/{result.method}/{keys['ood', name]}"] = scores
+        for role, named in (("shifted", result.scores.shifted), ("ood", result.scores.ood)):
+            for name, scores in named.items():
+                arrays[f"scores/{result.method}/{keys[role, name]}"] = scores
     for images in sets:
         arrays[f"ids/{images.key}"] = np.array(images.ids)
         arrays[f"predicted/{images.key}"] = images.predicted

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> dict:
     from PIL import Image
 
     from jaxood.conversion.parity import import_publisher
-    from jaxood.data.suites import photos_suite
+    from jaxood.data.photos import photos_suite
     from jaxood.preprocessing import Preprocessing
 
     transforms = import_publisher("torchvision.transforms")

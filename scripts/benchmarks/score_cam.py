@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> dict:
     from jaxood.context import Context
     from jaxood.conversion import convert
     from jaxood.conversion.parity import import_publisher
-    from jaxood.data.suites import photos_suite
+    from jaxood.data.photos import photos_suite
     from jaxood.demo.photos import mobilenet_v2_checkpoint
     from jaxood.flows.sources import load_model
 

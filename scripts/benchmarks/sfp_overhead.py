@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     import numpy as np
 
-    from jaxood.data.suites import photos_suite
+    from jaxood.data.photos import photos_suite
     from jaxood.detectors.sfp import SpatialPurification
     from jaxood.runner.runner import Runner
 

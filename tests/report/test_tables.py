@@ -65,26 +65,30 @@ def test_one_set_has_no_mean(results):
     assert "mean" not in table([one])
 
 
+def roles(known, *foreign, train=("train",)):
+    return {"train": train, "id": [known], "ood": foreign}
+
+
 def test_sets_are_called_by_their_names():
-    assert set_keys("digits", ["near", "far"]) == {
+    assert set_keys(roles("digits", "near", "far")) == {
         ("train", "train"): "train",
         ("id", "digits"): "digits",
         ("ood", "near"): "near",
         ("ood", "far"): "far",
     }
-    assert ("train", "train") not in set_keys("digits", ["near"], train=False)
-    assert set_keys("digits", ["train"], train=False)["ood", "train"] == "train"
+    assert set_keys(roles("digits", "train", train=()))["ood", "train"] == "train"
 
 
 @pytest.mark.parametrize("name", ["train", "digits"])
 def test_sets_of_one_name_are_told_apart_by_role(name):
-    keys = set_keys("digits", [name, "ood/" + name])
+    keys = set_keys(roles("digits", name, "ood/" + name) | {"shifted": ["far"]})
     assert keys["id", "digits"] == "id/digits" and keys["ood", name] == f"ood/{name}"
-    assert len(set(keys.values())) == len(keys) == 4
+    assert keys["shifted", "far"] == "shifted/far"
+    assert len(set(keys.values())) == len(keys) == 5
 
 
 def test_arrays_of_scores(results, tmp_path):
-    keys = set_keys("known", ["near", "far"], train=False)
+    keys = set_keys(roles("known", "near", "far", train=()))
     sets = [
         SetArrays("known", ["a", "b", "ä", "d"], np.array([1, 0, 1, 2]), np.array([1, 1, 1, 1])),
         SetArrays("near", ["x", "y", "x"], np.array([0, 0, 0]), None),
@@ -113,7 +117,7 @@ def test_scores_as_a_row_an_image(results, tmp_path):
     known = np.array([third, 1, 2, 3], np.float32)
     results = [replace(r, scores=r.scores._replace(id=known)) for r in results]
     results[0].scores.ood["far"][:] = -1
-    keys = set_keys("far", ["near", "far"], train=True)  # the ID set is called as an OOD set
+    keys = set_keys(roles("far", "near", "far"))  # the ID set is called as an OOD set
     sets = [
         SetArrays("train/train", ["t"], np.array([0]), None),
         SetArrays("id/far", ["a", 'b,"', "ä", "d"], np.array([1, 0, 1, 2]), np.array([1, 1, 1, 1])),
