@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxood.compiling import jit
 from jaxood.context import Extractor
-from jaxood.data.decode import prepare
+from jaxood.data.decode import UndecodableImage, decode, prepare
 from jaxood.data.images import check_pictures
 from jaxood.data.sources import image_set
 from jaxood.detectors.contract import Step
@@ -141,19 +141,27 @@ class ImageDetector:
                     yield self._verdict(index, images.ids[index], label, probability, scores[row])
 
     def detect_image(self, image: Any) -> Verdict:
-        """One verdict, for a PIL image or a uint8 array [h, w, 3] or [h, w] of any size.
+        """One verdict, for an image of any size.
 
         The image is resized and cropped as the model wants it. The first call compiles one
         program for one image, all later ones use it.
 
+        Args:
+          image: a PIL image, a uint8 array [h, w, 3] or [h, w], or the bytes of an encoded image,
+            which is read as a file of a format that this package opens.
+
         Raises:
           UsageError: for what is no image, or one too thin to be resized.
         """
-        check_pictures([image], "image")
-        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        if not isinstance(image, bytes):
+            check_pictures([image], "image")
         try:
-            pixels = prepare(picture, self.model.preprocessing)
-        except (OSError, ValueError) as error:
+            if isinstance(image, bytes):
+                pixels = decode(image, self.model.preprocessing)
+            else:
+                picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+                pixels = prepare(picture, self.model.preprocessing)
+        except (UndecodableImage, OSError, ValueError) as error:
             raise UsageError("image", error, "an image that can be decoded") from None
         run, state = self._single
         found = jax.device_get(run(*state, pixels[None]))

@@ -1,0 +1,98 @@
+"""Pages made from what the package says of itself: detectors, attributions, the API."""
+
+import inspect
+import re
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import jaxood
+from jaxood.attribution.registry import ATTRIBUTIONS
+from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
+from jaxood.flows.listings import Entry, list_attributions, list_detectors
+
+KINDS = {
+    "view": "Views",
+    "transform": "Transforms",
+    "score": "Scores",
+}
+PARTS = DETECTORS | TRANSFORMS | VIEWS
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    detectors, attributions = list_detectors(), list_attributions()
+    pages = {"api.md": api(), "detectors/index.md": detector_index(detectors)}
+    pages["attributions/index.md"] = attribution_index(attributions)
+    pages |= {f"detectors/{e.name}.md": part_page(e, PARTS[e.name]) for e in detectors}
+    pages |= {f"attributions/{e.name}.md": part_page(e, ATTRIBUTIONS[e.name]) for e in attributions}
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def api() -> str:
+    """A section a public name."""
+    names = [name for name in jaxood.__all__ if name != "__version__"]
+    homes = {name: f"jaxood.{jaxood._HOMES[name]}.{name}" for name in names}
+    told = "Whatever a command does is a function with the same name."
+    return "\n\n".join(["# API", told, *(f"::: {home}" for home in homes.values())])
+
+
+def detector_index(entries: list[Entry]) -> str:
+    parts = [
+        "# Detectors",
+        "A method is a score, or a view and transforms before it, joined by `+`: `sfp+react+knn`. "
+        "Higher is more in-distribution.",
+    ]
+    for kind, title in KINDS.items():
+        parts += [f"## {title}", table([entry for entry in entries if entry.kind == kind])]
+    return "\n\n".join(parts)
+
+
+def attribution_index(entries: list[Entry]) -> str:
+    told = "Maps of which places of an image a class rests on: for `attribute`, `road` and "
+    return "\n\n".join(["# Attributions", f"{told}`sfp[by=NAME]`.", table(entries)])
+
+
+def table(entries: list[Entry]) -> str:
+    rows = [
+        f"| [`{e.name}`]({e.name}.md) | {e.summary} | {', '.join(e.needs) or 'logits'} |"
+        for e in entries
+    ]
+    return "\n".join(["| name | | needs |", "| --- | --- | --- |", *rows])
+
+
+def part_page(entry: Entry, part: type) -> str:
+    """What its module and its class say, its parameters and what it needs."""
+    module = inspect.getmodule(part)
+    parts = [f"# {entry.name}", entry.summary]
+    facts = [("kind", entry.kind), ("paper", entry.paper)]
+    facts += [("needs", ", ".join(entry.needs) or "logits")]
+    facts += [("in Python", f"`{part.__module__}.{part.__qualname__}`")]
+    parts.append("\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in facts if v)]))
+    if entry.parameters:
+        rows = [f"| `{name}` | `{value!r}` |" for name, value in entry.parameters]
+        parts += ["## Parameters", "\n".join(["| name | default |", "| --- | --- |", *rows])]
+    about = inspect.getdoc(part) or ""
+    if "\n" in about:
+        parts.append(markdown(about.partition("\n")[2]))
+    parts += ["## Definition", markdown(inspect.getdoc(module) or "")]
+    return "\n\n".join(parts)
+
+
+def markdown(docstring: str) -> str:
+    """Paragraphs as they are; what is indented, or drawn as a table, as it stands in the source."""
+    blocks = []
+    for block in re.split(r"\n\s*\n", docstring.strip("\n")):
+        heading = re.fullmatch(r"(Attributes|Args|Returns|Raises):\n(.*)", block, re.S)
+        if heading:
+            blocks += [f"**{heading[1]}**", fenced(inspect.cleandoc("\n" + heading[2]))]
+        elif re.search(r"^(\s|\|)", block, re.M):
+            blocks.append(fenced(block))
+        else:
+            blocks.append(block)
+    return "\n\n".join(blocks)
+
+
+def fenced(text: str) -> str:
+    return f"```text\n{text}\n```"
