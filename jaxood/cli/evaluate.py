@@ -1,12 +1,17 @@
 """Tells in-distribution from out-of-distribution images, and reports how well.
 
-Without data arguments: scikit-learn's digits, nothing to download. With --id-dir and --ood-dir:
-folders of images (class sub-folders or flat), or .txt lists with a path a line.
+Without data arguments: scikit-learn's digits, nothing to download. With --suite: what `jaxood
+suites` lists, such as the benchmarks of the papers and of OpenOOD under --data-root, or a TOML
+table of your own. With --id-dir and --ood-dir: folders of images (class sub-folders or flat), or
+lists: .csv with the columns path and label, .txt with a path a line and a class index after the
+last blank; with --data-root paths are relative to it, and a .txt line is split at the first blank.
 
 Methods compose: `energy`, `knn`, `sfp` (= sfp+energy), `react+energy`, `sfp+nnguide`. Several at
 once cost one pass over the images. The plain score is always shown beside a composed method.
 
   jaxood evaluate --method sfp
+  jaxood evaluate --method sfp knn --weights resnet50.safetensors \\
+      --suite openood-imagenet --data-root data --full-spectrum
   jaxood evaluate --method sfp nnguide --weights resnet50.safetensors \\
       --train-dir imagenet/train --id-dir imagenet/val --ood-dir sun=SUN/images
 
@@ -32,12 +37,16 @@ from jaxood.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_evaluation_arguments(parser)
     data = parser.add_argument_group("data")
-    text = "digits (default), photos, or package.module:name of a suite of your own"
+    text = "see `jaxood suites` (default: digits); or a .toml file, or package.module:name"
     add(data, "--suite", "NAME", text)
+    text = "where the images of a suite lie, or the paths of lists begin"
+    add(data, "--data-root", "DIR", text, dest="root", type=Path)
     add(data, "--id-dir", "DIR", "in-distribution test images", dest="id_test")
     add(data, "--train-dir", "DIR", "training images, for fitting", dest="train")
     text = "out-of-distribution images; may be repeated"
     add(data, "--ood-dir", "NAME=DIR", text, dest="ood", action="append", default=[])
+    text = "also score covariate-shifted ID sets, and count them as in distribution"
+    data.add_argument("--full-spectrum", action="store_true", help=text)
     add_bank_arguments(data)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/evaluate")
@@ -59,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         bank_fraction=args.bank_fraction,
         balanced_bank=args.balanced_bank,
+        full_spectrum=args.full_spectrum,
         fpr_convention=args.fpr_convention,
         seed=args.seed,
         store=args.output / "features",
@@ -76,7 +86,7 @@ def _suite(args: argparse.Namespace):
 
     folders = args.id_test is not None or args.train is not None or args.ood
     if not folders:
-        return suite(args.suite or "digits")
+        return suite(args.suite or "digits", args.root)
     if args.suite:
         raise UsageError("suite", f"{args.suite} and folders", "one of them")
     if args.id_test is None or not args.ood:
@@ -90,4 +100,4 @@ def _suite(args: argparse.Namespace):
         if not name or name in ood:
             raise UsageError("ood", text, "a name for each set, all different")
         ood[name] = folder
-    return folders_suite(args.train, args.id_test, ood)
+    return folders_suite(args.train, args.id_test, ood, args.root)

@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(data, "--train-dir", "DIR", "training images, for fitting", dest="train")
     text = "in-distribution images, for the threshold"
     add(data, "--id-dir", "DIR", text, dest="calibrate")
+    text = "where the paths of lists begin; a .txt line is split at the first blank, as OpenOOD's"
+    add(data, "--data-root", "DIR", text, dest="root", type=Path)
     add_bank_arguments(data)
     add_model_arguments(parser)
     text, file = "the detector file", Path("detector.safetensors")
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
         model_from(args),
         args.method,
         **sets,
+        root=args.root,
         tpr=args.tpr,
         settings=settings,
         batch_size=args.batch_size,

@@ -13,15 +13,21 @@ from jaxood.data.images import ImageSet, Pictures, check_pictures
 from jaxood.errors import UsageError
 
 
-def image_set(source: Any, name: str | None = None, argument: str = "images") -> ImageSet:
+def image_set(
+    source: Any,
+    name: str | None = None,
+    argument: str = "images",
+    root: Path | str | None = None,
+) -> ImageSet:
     """An image set of paths or of images in memory.
 
     Args:
-      source: an image set, which is given back; a folder, an image file or a .txt list, or a
+      source: an image set, which is given back; a folder, an image file or a list, or a
         sequence of them; a PIL image or a uint8 array [h, w, 3] or [h, w], or a sequence of them;
         a uint8 array [n, h, w, 3].
       name: for tables and files; default: of the folder or file, else "images".
       argument: the parameter that an error names.
+      root: of the paths in a list, see `ImageFiles.from_path`.
 
     Raises:
       UsageError: for anything else, and for what is not there.
@@ -29,7 +35,7 @@ def image_set(source: Any, name: str | None = None, argument: str = "images") ->
     if isinstance(source, ImageSet):
         return source
     if isinstance(source, str | os.PathLike):
-        return ImageFiles.from_path(Path(source) if source else "", name, argument)
+        return ImageFiles.from_path(Path(source) if source else "", name, argument, root)
     if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim < 4):
         source = [source]
     if isinstance(source, np.ndarray):

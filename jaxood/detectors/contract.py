@@ -20,6 +20,7 @@ State = Any  # of a method: a tuple of its steps' states, each of the step's cla
 Depth = Literal["pooled", "penultimate", "logits"]
 Split = Literal["train", "validation"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)

@@ -13,6 +13,7 @@ from jaxood.context import Extractor, View
 from jaxood.detectors.blocks import map_blocks
 from jaxood.detectors.contract import (
     DEPTHS,
+    SPLITS,
     Depth,
     Detector,
     Split,
@@ -51,6 +52,9 @@ class Method:
             if first.changes_logits_only:
                 got, wanted = f"{two} after {one}", f"{one} as the last transform"
                 raise UsageError("method", got, wanted, "It changes the logits only")
+        for step in self.steps:
+            got, wanted = f"{label(step)} with fits_on {step.fits_on!r}", " or ".join(SPLITS)
+            require(step.fits_on in SPLITS, "method", got, wanted)
         if self.view and self.detector.view:
             name = name_of(self.detector)
             wanted = f"{name} alone, which has a view already"

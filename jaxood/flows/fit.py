@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jaxood.data.images import ImageSet
 from jaxood.data.relabelled import numbered_by
 from jaxood.data.sources import image_set
+from jaxood.data.suite import require_root
 from jaxood.detectors.saved import SavedDetector
 from jaxood.detectors.scoring import score_rows
 from jaxood.errors import require
@@ -32,6 +34,7 @@ def fit(
     *,
     train: Any = None,
     calibrate: Any,
+    root: Path | str | None = None,
     tpr: float = 0.95,
     settings: Mapping[str, Mapping[str, object]] | None = None,
     batch_size: int = 32,
@@ -50,6 +53,7 @@ def fit(
         any path, may be wherever images are asked for.
       calibrate: in-distribution images, not those of `train`: the threshold is the highest that
         a share `tpr` of them reaches.
+      root: of the paths in lists, see `jaxood.data.files.ImageFiles.from_path`.
       settings: parameters by part and name: `{"knn": {"k": 50}}`.
       bank_fraction: of the training images, drawn with `seed`, that the method is fitted on.
       balanced_bank: draws as many of each class.
@@ -62,10 +66,12 @@ def fit(
     require(0 < tpr <= 1, "tpr", tpr, "above 0 and at most 1")
     (chosen,) = parsed(method, settings)
     loaded = load_model(model)
-    known = numbered_by(image_set(calibrate, "in distribution", "calibrate"), loaded.class_names)
+    require_root([given for given in (train, calibrate) if isinstance(given, str | Path)], root)
+    known = image_set(calibrate, "in distribution", "calibrate", root)
+    known = numbered_by(known, loaded.class_names)
     training = None
     if train is not None:
-        training = numbered_by(image_set(train, "train", "train"), loaded.class_names)
+        training = numbered_by(image_set(train, "train", "train", root), loaded.class_names)
     runner, extractors = Runner(loaded), tuple(chosen.extractors.values())
     learned: dict[str, Features] = {}
     outputs = labels = bank = None

@@ -1,7 +1,7 @@
 """Which images methods are fitted on; what is wrong with them is said before any is read."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Int
 from jaxood.data.images import ImageSet
 from jaxood.data.suite import Suite
 from jaxood.detectors.bank import draw_bank
-from jaxood.detectors.contract import Split
+from jaxood.detectors.contract import SPLITS, Split
 from jaxood.detectors.method import Method
 from jaxood.errors import UsageError, require
 from jaxood.models.registry import LoadedModel
@@ -80,9 +80,8 @@ def require_sets(suite: Suite, methods: Sequence[Method], full_spectrum: bool) -
 def splits(suite: Suite, methods: Sequence[Method]) -> dict[str, list[Split]]:
     """By method, the images that it is fitted on; without methods that are not."""
     held_out = suite.id_validation is not None
-    every: tuple[Split, ...] = get_args(Split)
     fitted = {
-        method.name: [split for split in every if method.fitted_on(split, held_out)]
+        method.name: [split for split in SPLITS if method.fitted_on(split, held_out)]
         for method in methods
     }
     return {name: found for name, found in fitted.items() if found}

@@ -132,26 +132,6 @@ def test_a_subset_keeps_everything_else(tmp_path):
     assert batch.valid.all()
 
 
-def test_lists_are_relative_to_their_folder(tmp_path):
-    small_pictures(tmp_path, "in/a b.png", "in/c.png")
-    (tmp_path / "list.txt").write_bytes(
-        b"\xef\xbb\xbfin/a b.png 7 \r\n\r\nin/c.png -1\t\nin/missing.png 3\n"
-    )
-    images = ImageFiles.from_path(tmp_path / "list.txt")
-    assert images.labels.tolist() == [7, -1, 3] and images.labels_are_classes
-    assert tuple(images.ids) == ("in/a b.png", "in/c.png", "in/missing.png")
-    (batch,) = images.batches(SMALL, 4)
-    assert batch.valid.tolist() == [True, True, False, False]
-    assert batch.reasons == {2: "No such file or directory"}
-
-
-def test_a_list_without_labels_has_paths_with_blanks(tmp_path):
-    small_pictures(tmp_path, "a b.png", "c.png")
-    (tmp_path / "list.txt").write_text("a b.png\nc.png")
-    images = ImageFiles.from_path(tmp_path / "list.txt")
-    assert images.labels is None and reasons_of(images) == {}
-
-
 def test_an_undecodable_file_may_be_named_twice(tmp_path):
     small_pictures(tmp_path, "good.png")
     (tmp_path / "bad.png").write_text("no image")
@@ -161,30 +141,8 @@ def test_an_undecodable_file_may_be_named_twice(tmp_path):
     assert tuple(images.ids) == ("bad.png", "good.png", "good.png", "bad.png")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a.png 1\nb.png 99999999999999999999999", "line 2: label 9+, wanted a class index"),
-        ("a.png 1\n\nb.png 2147483648", "line 3: label 2147483648, wanted a class index up to"),
-        ("a.png ٣", "line 1: label ٣"),
-        ("a.png 1\nb.png --1", "line 2: label --1"),
-        ("a.png 1\nb.png +1", r"line 2: label \+1"),
-        ("a.png 1\nb.png", "line 2: no label, .* as other lines have it"),
-        ("a.png\nb\0.png", "line 2: a NUL character"),
-        (" \n\n", "which is empty"),
-        (b"\xff\xfe\x00", "which is not text"),
-    ],
-)
-def test_wrong_lists_are_one_line(tmp_path, content, message):
-    path = tmp_path / "list.txt"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UsageError, match=f"^train: got {path}.*{message}") as caught:
-        ImageFiles.from_path(path, argument="train")
-    assert "\n" not in str(caught.value)
-
-
 def test_missing_and_empty_folders_are_one_line(tmp_path):
-    wanted = "a folder, an image or a .txt list that exists"
+    wanted = "a folder, an image, or a .txt or .csv list, that exists"
     for path in (tmp_path / "nowhere", "nul\0", "x" * 5000):
         with pytest.raises(UsageError, match=f"ood: got .*{wanted}"):
             ImageFiles.from_path(path, argument="ood")

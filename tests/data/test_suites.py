@@ -7,7 +7,8 @@ from pictures import encoded, picture
 from references import package_file
 
 from jaxood.data.class_names import class_names, find_class
-from jaxood.data.suites import SUITES, Suite, folders_suite, suite
+from jaxood.data.suite import Suite, folders_suite
+from jaxood.data.suites import descriptions, suite
 from jaxood.errors import UsageError
 
 OWN = """
@@ -42,6 +43,7 @@ def test_digits_by_name():
     assert digits.train is not None and digits.train.name == "digits 0-5, train"
     assert digits.id_test.name == "digits 0-5"
     assert list(digits.ood) == ["digits 6-9", "patches", "noise"]
+    assert digits.groups == {"near": ("digits 6-9",), "far": ("patches", "noise")}
     assert suite(digits) is digits
 
 
@@ -55,8 +57,9 @@ def test_photos_by_name():
 
 
 def test_every_listed_suite_is_described():
-    for name, listed in SUITES.items():
-        assert callable(listed.build) and 20 < len(listed.description) < 90, name
+    assert {"digits", "photos", "openood-imagenet", "svhn"} < set(descriptions())
+    for name, description in descriptions().items():
+        assert 20 < len(description) < 90, name
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -77,6 +80,35 @@ def test_suites_of_the_users_own(tmp_path, monkeypatch):
         suite("suite_of_mine:nothing")
     with pytest.raises(UsageError, match="suite: got 'digit'.*Did you mean digits"):
         suite("digit")
+
+
+def test_groups_are_of_sets_of_the_suite_and_do_not_overlap():
+    known = suite("digits").id_test
+    sets = {"a": known, "b": known}
+    grouped = Suite("mine", None, known, sets, groups={"near": ("b",), "far": ()})
+    assert grouped.groups["near"] == ("b",) and grouped.shifted == {} == grouped.missing
+    with pytest.raises(UsageError, match="groups: got c in near, wanted one of a, b"):
+        Suite("mine", None, known, sets, groups={"near": ("c",)})
+    with pytest.raises(UsageError, match="groups: got a in near and in far, wanted a set in one"):
+        Suite("mine", None, known, sets, groups={"near": ("a",), "far": ("b", "a")})
+
+
+def test_a_root_is_for_lists(folders):
+    (folders / "list.txt").write_text("a/x.png 3\n")
+    (folders / "lists").mkdir()
+    (folders / "list.txt").rename(folders / "lists" / "list.txt")
+    found = folders_suite(None, folders / "lists" / "list.txt", {"far": folders / "b"}, folders)
+    assert found.id_test.path(0) == str(folders / "a/x.png")
+    for root, message in (
+        (folders / "nowhere", "root: got .*nowhere, wanted a folder that exists"),
+        ("", "root: got nothing, wanted a folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            folders_suite(None, folders / "lists" / "list.txt", {"far": folders / "b"}, root)
+    with pytest.raises(UsageError, match=r"root: got .*, wanted a list \(.txt, .csv\) among"):
+        folders_suite(None, folders / "a", {"far": folders / "b"}, folders)
+    with pytest.raises(UsageError, match="root: got .*, wanted none, as the suite brings its im"):
+        suite("digits", folders)
 
 
 def test_folders_may_be_called_anything(folders):

@@ -84,6 +84,42 @@ def test_views_replace_every_depth(kind):
     np.testing.assert_allclose(norm.score(state, test, head), expected, rtol=1e-4)
 
 
+def test_steps_are_fitted_on_the_images_they_ask_for():
+    """react on training images; temperature on validation images that react has clipped."""
+    head, train, labels, _, _ = toy.data()
+    half = len(labels) // 2
+    known, held_out = (
+        jax.tree.map(lambda a, r=r: a[r], train) for r in (slice(half), slice(half, None))
+    )
+    validation = held_out, labels[half:]
+    method = parse_method("react+temp_scaling")
+    react, temperature = method.fit_state(known, None, head, validation)
+    assert react == parse_method("react").fit_state(known, None, head)[0]
+    clipped = np.minimum(held_out.penultimate, np.float32(react.threshold))
+    outputs = held_out._replace(penultimate=clipped, logits=np.asarray(head.classify(clipped)))
+    expected = parse_method("temp_scaling").fit_state(outputs, labels[half:], head)[0]
+    np.testing.assert_allclose(temperature.temperature, expected.temperature, rtol=1e-4)
+    assert method.fit_state(train, labels, head)[1] != temperature
+
+    method = parse_method("adascale-a")
+    state, _ = method.fit_state(None, None, head, (held_out, None))
+    assert len(state.sorted_responses) == len(labels) - half
+    assert [step.name for step in method.fitted_on("validation", True)] == ["adascale-a"]
+    assert method.fitted_on("train", True) == () and len(method.fitted_on("train", False)) == 1
+    with pytest.raises(UsageError, match="method temp_scaling: got validation images without lab"):
+        parse_method("temp_scaling").fit_state(train, labels, head, (held_out, None))
+    with pytest.raises(UsageError, match="labels: got 6 as label of image 1, wanted a class, 0 to"):
+        wrong = np.array([0, 6])
+        parse_method("temp_scaling").check(wrong, toy.CLASSES, "validation", True)
+    parse_method("temp_scaling").check(None, toy.CLASSES, "train", True)
+
+    class Elsewhere(Largest):
+        fits_on: ClassVar[str] = "val"
+
+    with pytest.raises(UsageError, match="fits_on 'val', wanted train or validation"):
+        parse_method(Elsewhere())
+
+
 def test_the_view_that_a_detector_brings_goes_before_transforms():
     head, train, labels, _, test = toy.data()
     method = parse_method("react+odin")

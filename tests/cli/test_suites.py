@@ -1,0 +1,233 @@
+"""Suites on miniatures of what the papers' authors have on their disks."""
+
+import json
+
+import numpy as np
+import pytest
+from colours import Colours, logits
+from layouts import NNGUIDE, OPENOOD, SFP, picture, write_folders, write_openood
+from scipy.special import logsumexp
+
+import jaxood
+from jaxood.errors import UsageError
+
+CLASSES = {"imagenet": 1000, "imagenet200": 200, "cifar10": 10, "cifar100": 100}
+ID = {name: f"test_{name}" for name in CLASSES}
+FAR = {
+    "imagenet": {name: f"test_{name}" for name in ("inaturalist", "textures", "openimage_o")},
+    "cifar": {name: f"test_{name}" for name in ("mnist", "svhn", "texture", "places365")},
+}
+GROUPS = {  # lists by group and set, as OpenOOD's evaluator has them
+    "imagenet": {
+        "near": {"ssb_hard": "test_ssb_hard", "ninco": "test_ninco"},
+        "far": FAR["imagenet"],
+    },
+    "imagenet200": {
+        "near": {"ssb_hard": "test_ssb_hard", "ninco": "test_ninco"},
+        "far": FAR["imagenet"],
+    },
+    "cifar10": {"near": {"cifar100": "test_cifar100", "tin": "test_tin"}, "far": FAR["cifar"]},
+    "cifar100": {"near": {"cifar10": "test_cifar10", "tin": "test_tin"}, "far": FAR["cifar"]},
+}
+SHIFTED = {
+    "imagenet": {f"imagenet_{kind}": f"test_imagenet_{kind}" for kind in ("v2", "c", "r", "es")},
+    "imagenet200": {f"imagenet_{kind}": f"test_imagenet200_{kind}" for kind in ("v2", "c", "r")},
+    "cifar10": {"cifar10c": "test_cifar10c"},
+    "cifar100": {},
+}
+
+
+def paths(benchmark, name):
+    return [line.split(" ")[0] for line in OPENOOD[benchmark][name]]
+
+
+def energies(files, classes):
+    means = [picture(file).mean(axis=(0, 1), keepdims=True) for file in files]
+    return logsumexp(logits(np.stack(means), classes), axis=1)
+
+
+def auroc(known, foreign):
+    """Pair by pair."""
+    pairs = [(a > b) + 0.5 * (a == b) for a in known for b in foreign]
+    return sum(pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("benchmark", OPENOOD)
+def test_openood_as_it_lies_on_a_disk(benchmark, tmp_path):
+    """The right files of the right lists, in groups; and ImageNet-C is not cropped."""
+    ending = "\r\n" if benchmark == "cifar10" else "\n"
+    root, classes = write_openood(tmp_path, benchmark, ending), CLASSES[benchmark]
+    suite = jaxood.suite(f"openood-{benchmark}", root)
+    groups, shifted = GROUPS[benchmark], SHIFTED[benchmark]
+    assert suite.groups == {group: tuple(sets) for group, sets in groups.items()}
+    assert len(suite.train) == 8 and suite.missing == {}
+    assert suite.id_validation.labels.tolist() == [
+        int(line.split()[1]) for line in OPENOOD[benchmark][f"val_{benchmark}"]
+    ]
+    assert tuple(suite.ood_validation.ids) == tuple(
+        paths(benchmark, "val_tin" if "cifar" in benchmark else "val_openimage_o")
+    )
+    found = jaxood.evaluate(
+        Colours(classes), suite, "energy", full_spectrum=bool(shifted), batch_size=16
+    )
+    (result,) = found.results
+    lists = {name: lst for sets in groups.values() for name, lst in sets.items()}
+    for name, scores, listed in (
+        [("id", result.scores.id, ID[benchmark])]
+        + [(name, result.scores.ood[name], lists[name]) for name in lists]
+        + [(name, result.scores.shifted[name], shifted[name]) for name in shifted]
+    ):
+        expected = energies(paths(benchmark, listed), classes)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, err_msg=name)
+    assert found.skipped == {name: () for name in found.skipped}
+    every = np.concatenate([result.scores.id, *result.scores.shifted.values()])
+    assert len(every) == len(result.scores.id) + sum(
+        len(paths(benchmark, listed)) for listed in shifted.values()
+    )
+    for name, foreign in result.scores.ood.items():
+        assert result.metrics[name].auroc == pytest.approx(auroc(result.scores.id, foreign))
+        if shifted:
+            assert result.full_spectrum[name].auroc == pytest.approx(auroc(every, foreign))
+    assert shifted or not result.full_spectrum
+    labels = np.array([int(line.split()[1]) for line in OPENOOD[benchmark][ID[benchmark]]])
+    top = logits(np.stack([picture(p)[:1, :1] for p in paths(benchmark, ID[benchmark])]), classes)
+    assert found.accuracy == pytest.approx(np.mean(top.argmax(axis=1) == labels))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "renamed", "listed"),
+    [
+        ("imagenet200", "images_largescale/openimage_o", "openimage_o"),
+        ("cifar100", "images_classic/places365", "places365"),
+    ],
+)
+def test_two_spellings_of_one_folder(benchmark, renamed, listed, tmp_path):
+    """openimage_o and openimageo, places365 and place365: in use for folders and for lists."""
+    root, name = write_openood(tmp_path, benchmark), f"openood-{benchmark}"
+    other = {"openimage_o": "openimageo", "places365": "place365"}[listed]
+    folder = root / "benchmark_imglist" / benchmark
+    (root / renamed).rename(root / renamed.replace(listed, other))
+    ood = jaxood.suite(name, root).ood[listed]
+    assert len(ood) == len(paths(benchmark, f"test_{listed}"))
+    assert all((root / path).exists() for path in ood.paths())
+    (folder / f"test_{listed}.txt").rename(folder / f"test_{other}.txt")
+    again = jaxood.suite(name, root).ood[listed]
+    assert tuple(again.ids) == tuple(ood.ids)
+    text = (folder / f"test_{other}.txt").read_text()
+    (folder / f"test_{other}.txt").write_text(text.replace(listed, other))
+    (root / renamed.replace(listed, other)).rename(root / renamed)
+    assert all(id.startswith(f"{listed}/") for id in jaxood.suite(name, root).ood[listed].ids)
+
+
+def test_nnguide_as_it_lies_on_a_disk(tmp_path):
+    suite = jaxood.suite("imagenet-nnguide", write_folders(tmp_path, NNGUIDE))
+    assert suite.groups == {}
+    assert suite.train.labels.tolist() == [0] * 3 + [1] * 3 + [999] * 3
+    assert suite.id_test.labels.tolist() == [0, 1, 999] and suite.id_test.labels_are_classes
+    assert suite.shifted["imagenet-v2-a"].labels.tolist() == [0, 1, 10, 999]
+    found = jaxood.evaluate(Colours(1000), suite, ["energy", "knn[k=1]"], full_spectrum=True)
+    folders = {
+        "inaturalist": "inaturalist/iNaturalist/images",
+        "sun": "sun/SUN/images",
+        "places": "places/Places/images",
+        "textures": "textures/dtd/images",
+        "openimage-o": "openimage-o/images",
+    }
+    energy = found.results[0].scores
+    assert list(energy.ood) == list(folders)
+    for name, folder in folders.items():
+        np.testing.assert_allclose(energy.ood[name], energies(NNGUIDE[folder], 1000), rtol=1e-5)
+    val = NNGUIDE["imagenet1k/imagenet/val"]
+    np.testing.assert_allclose(energy.id, energies(val, 1000), rtol=1e-5)
+    assert len(found.bank) == 9 and len(energy.shifted["imagenet-v2-b"]) == 2
+    top = logits(np.stack([picture(path)[:1, :1] for path in val]), 1000).argmax(axis=1)
+    assert found.accuracy == pytest.approx(np.mean(top == [0, 1, 999]))
+
+
+@pytest.mark.parametrize("below", ["", "datasets/images"])
+def test_sfp_as_it_lies_on_a_disk(below, tmp_path):
+    root = write_folders(tmp_path, SFP) / below
+    suite = jaxood.suite("imagenet-sfp", root)
+    assert suite.train is None and suite.id_test.labels.tolist() == [0, 1, 999]
+    (result,) = jaxood.evaluate(Colours(1000), suite, "energy").results
+    for name, scores in result.scores.ood.items():
+        expected = energies(SFP[f"datasets/images/{name}"], 1000)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    assert list(result.metrics) == ["SUN", "Places", "dtd", "iNaturalist"]
+    with pytest.raises(UsageError, match="train: got none, wanted training images, on which meth"):
+        jaxood.evaluate(Colours(1000), suite, "knn")
+
+
+def test_what_is_not_there_is_said_when_it_is_asked_for(tmp_path):
+    """A run that does without the training images, or shifted sets, does without them."""
+    root = write_openood(tmp_path, "imagenet")
+    images = root / "images_largescale"
+    for name in ("imagenet_1k/train", "imagenet_r", "ssb_hard"):
+        (images / name).rename(root / name.replace("/", "-"))
+    with pytest.raises(
+        UsageError,
+        match=r"root: got ood.ssb_hard: .*n11622368_1060.JPEG is not th"
+        r"ere, wanted its 49000 images. They come from OpenOOD: ssb_hard.zip",
+    ):
+        jaxood.suite("openood-imagenet", root)
+    (root / "ssb_hard").rename(images / "ssb_hard")
+    suite = jaxood.suite("openood-imagenet", root)
+    assert set(suite.missing) == {"train", "shifted.imagenet_r"} and suite.train is None
+    for methods, full, message in (
+        (["msp", "knn"], False, "got train: .*is not there, wanted images that method knn is fitt"),
+        ("msp", True, "got shifted.imagenet_r: .*misc_0.jpg is not there, wanted all covariate"),
+    ):
+        with pytest.raises(UsageError, match=f"suite: {message}.*jaxood suites check"):
+            jaxood.evaluate(None, suite, methods, full_spectrum=full)
+    found = jaxood.evaluate(Colours(1000), suite, "temp_scaling")
+    assert found.settings["fitted_on"] == {"temp_scaling": ["validation"]}
+    with pytest.raises(UsageError, match="full_spectrum: got suite imagenet-sfp, which has no cov"):
+        sfp = jaxood.suite("imagenet-sfp", write_folders(tmp_path / "sfp", SFP))
+        jaxood.evaluate(None, sfp, "msp", full_spectrum=True)
+    with pytest.raises(UsageError, match="model: got .*Colours with 10 classes, wanted 1000"):
+        jaxood.evaluate(Colours(10), suite, "msp")
+
+
+def test_validation_images_are_fitted_on_and_never_scored(tmp_path):
+    root, files = write_openood(tmp_path, "cifar10"), paths("cifar10", "val_cifar10")
+    rows = logits(np.stack([picture(file) for file in files]), 10)
+    labels = [*rows[:-1].argmax(axis=1), rows[-1].argsort()[-2]]  # one wrong: no end of the range
+    text = "".join(f"{file} {label}\n" for file, label in zip(files, labels, strict=True))
+    (root / "benchmark_imglist/cifar10/val_cifar10.txt").write_text(text)
+    suite = jaxood.suite("openood-cifar10", root)
+    found = jaxood.evaluate(Colours(10), suite, ["msp", "temp_scaling", "knn[k=1]"])
+    assert found.settings["fitted_on"] == {
+        "temp_scaling": ["validation"],
+        "knn[k=1]": ["train"],
+    }
+    assert list(found.sets) == ["train", "validation", "cifar10", *suite.ood]
+
+    def loss(temperature):
+        scaled = rows / temperature
+        return np.mean(logsumexp(scaled, axis=1) - scaled[range(len(files)), labels])
+
+    grid = np.geomspace(0.05, 20, 20001)
+    temperature = grid[np.argmin([loss(value) for value in grid])]
+    assert 0.06 < temperature < 19
+    pictures = np.stack([picture(file) for file in paths("cifar10", "test_cifar10")])
+    test = logits(pictures, 10) / temperature
+    top = test.max(axis=1)
+    rest = np.where(test == top[:, None], -np.inf, test)
+    (scaled,) = (one for one in found.results if one.method == "temp_scaling")
+    np.testing.assert_allclose(scaled.scores.id, top - logsumexp(rest, axis=1), atol=1e-3)
+    for one in found.results:
+        assert list(one.metrics) == list(one.scores.ood) == list(suite.ood)
+    folder = found.save(tmp_path / "run")
+    scored = {key for key in np.load(folder / "scores.npz") if key.startswith("scores/msp/")}
+    assert scored == {f"scores/msp/{name}" for name in ("cifar10", *suite.ood)}
+    told = json.loads((folder / "manifest.json").read_text())
+    assert told["data"]["validation"]["images"] == 3
+    unasked = jaxood.evaluate(Colours(10), suite, "msp")
+    assert unasked.validation is None and list(unasked.sets) == ["cifar10", *suite.ood]
+
+
+def test_without_validation_images_the_training_images_serve(tmp_path):
+    root = write_folders(tmp_path, NNGUIDE)
+    found = jaxood.evaluate(Colours(1000), jaxood.suite("imagenet-nnguide", root), "temp_scaling")
+    assert found.settings["fitted_on"] == {"temp_scaling": ["train"]}
+    assert found.validation is None and len(found.train.features) == 9
