@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxood.flows.fit import fit
     from jaxood.flows.listings import list_attributions, list_detectors, list_models, list_suites
     from jaxood.flows.road import road
+    from jaxood.flows.scorer import load_scorer
     from jaxood.flows.sources import load_model
     from jaxood.heads import LinearHead, NormLinearHead
     from jaxood.models.contract import check_model
@@ -61,6 +62,7 @@ _HOMES = {
     "list_suites": "flows.listings",
     "load_detector": "flows.detector",
     "load_model": "flows.sources",
+    "load_scorer": "flows.scorer",
     "model_outputs": "outputs",
     "road": "flows.road",
     "suite": "data.suites",
@@ -98,6 +100,7 @@ __all__ = [
     "list_suites",
     "load_detector",
     "load_model",
+    "load_scorer",
     "model_outputs",
     "road",
     "suite",
