@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxood.flows.fit import fit
     from jaxood.flows.listings import list_attributions, list_detectors, list_models, list_suites
     from jaxood.flows.road import road
+    from jaxood.flows.scorer import load_scorer
     from jaxood.flows.sources import load_model
     from jaxood.flows.study import study
     from jaxood.heads import LinearHead, NormLinearHead
@@ -67,6 +68,7 @@ _HOMES = {
     "load_detector": "flows.detector",
     "load_model": "flows.sources",
     "load_report": "report.joined",
+    "load_scorer": "flows.scorer",
     "model_outputs": "outputs",
     "road": "flows.road",
     "study": "flows.study",
@@ -107,6 +109,7 @@ __all__ = [
     "load_detector",
     "load_model",
     "load_report",
+    "load_scorer",
     "model_outputs",
     "road",
     "study",

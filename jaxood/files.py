@@ -51,9 +51,10 @@ def make_folder(folder: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its place when all went well.
 
-    A reader, or a next run, sees the whole file or none of it. What a process that was killed left
-    of it is removed.
+    A reader, or a next run, sees the whole file or none of it. The folder is made; what a process
+    that was killed left of the file is removed.
     """
+    make_folder(path.parent)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         if not _runs(left.name.split(".")[-2]):
             left.unlink(missing_ok=True)
@@ -120,7 +121,6 @@ def _lock(handle: int, folder: Path) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file, whole or not at all; makes its folder."""
-    make_folder(path.parent)
     with whole_file(path) as partial:
         partial.write_bytes(content)
 

@@ -10,7 +10,7 @@ Without data arguments: scikit-learn's digits, nothing to download.
 
 The file holds arrays and JSON only. It names the model, its preprocessing and the hash of its
 weights; it is refused with any other. With --export, model, method and threshold also become one
-compiled program, which runs with nothing but jax installed.
+compiled program, which runs with nothing but jax installed; `jaxood.load_scorer` reads it.
 """
 
 import argparse

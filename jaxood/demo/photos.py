@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from jaxood.data.photos import package_folder
-from jaxood.files import make_folder
 
 
 def mobilenet_v2_checkpoint() -> Path:
@@ -24,6 +23,5 @@ def photos_weights(cache: Path) -> Path:
     checkpoint = mobilenet_v2_checkpoint()
     weights = cache / "mobilenet_v2-IMAGENET1K_V1.safetensors"
     if not is_whole(weights):
-        make_folder(weights.parent)
         convert(checkpoint, weights, arch="mobilenet_v2", tag="IMAGENET1K_V1")
     return weights

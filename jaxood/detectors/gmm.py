@@ -25,6 +25,7 @@ from jaxood.detectors.statistics import (
     covariance,
     mean,
     pseudo_whitener,
+    require_spread,
     warn_of_few_rows,
 )
 from jaxood.errors import require
@@ -60,15 +61,15 @@ class GMM(Detector):
 
     def fit(self, train, labels, head):
         rows, c = train.penultimate, train.penultimate.shape[1]
-        warn_of_few_rows(self.name, rows)
-        shift = mean(rows)
+        shift, square = mean(rows), mean(rows, np.square).sum()
 
         def centred(block):
             return block - shift
 
         group, counts, means = class_means(rows, labels, centred)
         k, ridge = len(counts), self.ridge * np.eye(c)
-        if self.covariance == "full":
+        full = self.covariance == "full"
+        if full:
             size = 4 * k * c * c
             wanted = f"at most {FULL_BYTES >> 30} GiB of covariances"
             got = f"{k} classes of {c} channels, {size / 2**30:.1f} GiB"
@@ -84,6 +85,10 @@ class GMM(Detector):
             weights = np.full(k, 1 / counts.sum())
             matrices = [covariance(rows, means, group, weights, centred)]
         fitted = [pseudo_whitener(matrix + ridge, 0.0) for matrix in matrices]
+        traces = [values.sum() - self.ridge * c for _, values in fitted]
+        within = max(float(np.average(traces, weights=counts if full else None)), 0.0)
+        require_spread(self.name, within, square)
+        warn_of_few_rows(self.name, int(counts.min()) if full else len(rows), c)
         log_det = np.array([np.log(values).sum() for _, values in fitted])
         offsets = np.log(counts / counts.sum()) - 0.5 * (log_det + c * math.log(2 * math.pi))
         whiteners = np.stack([whiten for whiten, _ in fitted])

@@ -33,6 +33,7 @@ from jaxood.detectors.statistics import (
     l2_normalised,
     mean,
     pseudo_whitener,
+    require_spread,
     warn_of_few_rows,
 )
 from jaxood.errors import require
@@ -72,8 +73,12 @@ def normalised(rows: Float[AnyArray, "n c"]) -> Float[Array, "n c"]:
     return jnp.asarray(rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
-def fit_gaussians(rows, labels, rcond, class_weights, prepare=as_is, standardise=False):
-    """Class means and shared covariance, `class_weights(counts)` being the weight of a row."""
+def fit_gaussians(name, rows, labels, rcond, class_weights, prepare=as_is, standardise=False):
+    """Class means and shared covariance, `class_weights(counts)` being the weight of a row.
+
+    Raises:
+      UsageError: for the method `name`, where rows do not differ within their class.
+    """
     shift = mean(rows, prepare)
     variance = mean(rows, lambda block: (prepare(block) - shift) ** 2)
     size = mean(rows, lambda block: prepare(block) ** 2)
@@ -84,9 +89,9 @@ def fit_gaussians(rows, labels, rcond, class_weights, prepare=as_is, standardise
         return (prepare(block) - shift) * scale
 
     group, counts, means = class_means(rows, labels, standard)
-    whiten, _ = pseudo_whitener(
-        covariance(rows, means, group, class_weights(counts), standard), rcond
-    )
+    scatter = covariance(rows, means, group, class_weights(counts), standard)
+    require_spread(name, np.trace(scatter), variance @ scale**2)
+    whiten, _ = pseudo_whitener(scatter, rcond)
     parts = (shift, scale, whiten, means @ whiten)
     return MahalanobisState(*(jnp.asarray(part, jnp.float32) for part in parts))
 
@@ -122,8 +127,10 @@ class Mahalanobis(_Gaussians):
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
 
     def fit(self, train, labels, head):
-        warn_of_few_rows(self.name, train.penultimate)
-        return fit_gaussians(train.penultimate, labels, self.rcond, each_row_alike)
+        rows = train.penultimate
+        state = fit_gaussians(self.name, rows, labels, self.rcond, each_row_alike)
+        warn_of_few_rows(self.name, *rows.shape)
+        return state
 
     def score(self, state, outputs, head):
         return -nearest_mean(whitened(state, outputs.penultimate), state.means)[1]
@@ -136,9 +143,10 @@ class _NormalisedGaussians(_Gaussians):
     reads: ClassVar[tuple[Depth, ...]] = ("pooled",)
 
     def _fit(self, pooled, labels):
-        warn_of_few_rows(self.name, pooled)
         weights = _each_class_alike
-        return fit_gaussians(pooled, labels, self.rcond, weights, l2_normalised, True)
+        state = fit_gaussians(self.name, pooled, labels, self.rcond, weights, l2_normalised, True)
+        warn_of_few_rows(self.name, *pooled.shape)
+        return state
 
     def score(self, state, outputs, head):
         return -nearest_mean(whitened(state, normalised(outputs.pooled)), state.means)[1]

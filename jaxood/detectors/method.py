@@ -22,8 +22,10 @@ from jaxood.detectors.contract import (
     Transform,
     check_labels,
     restricted,
+    row_count,
 )
 from jaxood.detectors.logit_scores import Energy
+from jaxood.detectors.statistics import differ
 from jaxood.errors import UsageError, require
 from jaxood.heads import Head
 from jaxood.outputs import AnyArray, ModelOutputs, model_outputs
@@ -194,6 +196,8 @@ class Method:
                     _outputs_before, self.source, self.transforms[:index], step, states, given
                 )
                 seen = map_blocks(before, needed)
+            if step.needs_train:
+                _require_difference(self.name, step, seen)
             states.append(step.fit(seen, marks, given))
         return tuple(states)
 
@@ -224,6 +228,16 @@ class Method:
         """One score a row, [n]; higher is more in-distribution. Pure, jit-able, and per row."""
         outputs = _prepared(self.source, self.transforms, state[:-1], head, outputs)
         return self.detector.score(state[-1], outputs, cast(Head, head))
+
+
+def _require_difference(name: str, step: Transform | Detector, train: ModelOutputs) -> None:
+    """Raises UsageError where all that a step is fitted on is the same for every image."""
+    arrays = [getattr(train, depth) for depth in step.reads]
+    arrays += [train.extras[one.key] for one in step.extractors]
+    got = f"outputs that are all alike on {row_count(train)} training images"
+    remedy = "Look at the images and the weights"
+    differs = not arrays or any(map(differ, arrays))
+    require(differs, f"method {name}", got, "ones that differ", remedy)
 
 
 def _prepared(

@@ -55,14 +55,18 @@ class RMDS(Detector):
     def __post_init__(self):
         require(0 <= self.rcond < 1, "rmds.rcond", self.rcond, "at least 0, below 1")
 
+    def check(self, labels, classes):
+        got = "training images of a single class, which is the set as a whole"
+        require(len(np.unique(labels)) > 1, "method rmds", got, "images of two classes at least")
+
     def fit(self, train, labels, head):
         rows = train.penultimate
         count, c = rows.shape
         got = f"{count} training images of {c} channels"
         require(count > c, "method rmds", got, f"more than {c} training images")
         one = np.zeros(count, int)
-        classes = fit_gaussians(rows, labels, self.rcond, each_row_alike)
-        background = fit_gaussians(rows, one, self.rcond, each_row_alike)
+        classes = fit_gaussians(self.name, rows, labels, self.rcond, each_row_alike)
+        background = fit_gaussians(self.name, rows, one, self.rcond, each_row_alike)
         return RMDSState(*classes, background.whiten)
 
     def score(self, state, outputs, head):

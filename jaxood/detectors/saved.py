@@ -26,7 +26,7 @@ from jaxood.detectors.contract import State, Step
 from jaxood.detectors.grammar import method_of, parse_method
 from jaxood.detectors.method import Method
 from jaxood.errors import UsageError, require
-from jaxood.files import make_folder, whole_file
+from jaxood.files import whole_file
 from jaxood.spelling import name_of
 
 FORMAT = "jaxood detector 2"
@@ -105,7 +105,6 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
     }
     values["digest"] = _digest(arrays, values)
     try:
-        make_folder(path.parent)
         with whole_file(path) as partial:
             # One entry: safetensors writes several in any order, and the same command must give
             # the same file.

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxood.errors import require
 from jaxood.outputs import AnyArray
 
 BLOCK = 4096
+SMALLEST = 1e-5  # of the size of features: float32 rounds at a hundredth of it
 
 Rows = AnyArray  # [n, c]; on the host, a memory map will do
 Prepared = Callable[[Rows], Rows]
@@ -81,13 +83,26 @@ def pseudo_whitener(
     return vectors * scale, values
 
 
-def warn_of_few_rows(name: str, rows: Rows) -> None:
+def differ(rows: Rows) -> bool:
+    """Whether any row differs from the first, by more than rounding."""
+    first = np.asarray(rows[0], np.float64)
+    least = SMALLEST * np.abs(first)
+    return any((np.abs(block - first) > least).any() for _, block in blocks(rows))
+
+
+def require_spread(name: str, within: float, size: float) -> None:
+    """Raises UsageError for a variance within the classes that is nothing beside `size`."""
+    told = f"{within**0.5:.1g} within a class, beside {size**0.5:.1g}"
+    got, wanted = f"training features that differ by {told}", "ones that differ by more"
+    require(within > SMALLEST**2 * size, f"method {name}", got, wanted)
+
+
+def warn_of_few_rows(name: str, count: int, c: int) -> None:
     """Says aloud when a covariance has fewer rows than it has channels.
 
     Directions that the training rows do not span have no variance in it: what an image differs by
     there is not seen, or, with a ridge, is nearly all that is seen.
     """
-    count, c = rows.shape
     if count <= c:
         line = "method %s: a covariance of %d channels from %d training images; better more"
         logging.getLogger("jaxood").warning(line, name, c, count)

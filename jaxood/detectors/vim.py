@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.mahalanobis import normalised
 from jaxood.detectors.statistics import (
+    SMALLEST,
     as_is,
     blocks,
     covariance,
@@ -36,8 +37,6 @@ from jaxood.detectors.statistics import (
 )
 from jaxood.errors import require
 from jaxood.outputs import AnyArray
-
-SMALLEST_RESIDUAL = 1e-5  # of the length of the features: float32 rounds at a hundredth of it
 
 
 class ViMState(NamedTuple):
@@ -70,16 +69,16 @@ def fit_residual(name, rows, origin, dim, logits=None, prepare=as_is) -> ViMStat
     second_moment = covariance(rows, origin[None], group, weight, prepare)
     _, vectors = np.linalg.eigh(second_moment)
     basis = vectors[:, : c - dim]  # eigenvalues come in rising order
-    centred = (block - origin for _, block in blocks(rows, prepare))
     lengths, wholes = np.sum(
         [
-            [np.linalg.norm(part, axis=1).sum() for part in (block @ basis, block)]
-            for block in centred
+            [np.linalg.norm(part, axis=1).sum() for part in ((block - origin) @ basis, block)]
+            for _, block in blocks(rows, prepare)
         ],
         axis=0,
     )
+    wholes += count * np.linalg.norm(origin)
     require(
-        lengths > SMALLEST_RESIDUAL * wholes,
+        lengths > SMALLEST * wholes,
         f"method {name}",
         f"training features with a residual of {lengths / count:.1g} beside {wholes / count:.1g}",
         f"features that vary in more than {dim} directions",

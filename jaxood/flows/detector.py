@@ -24,7 +24,7 @@ from jaxood.detectors.saved import SavedDetector, save_detector
 from jaxood.detectors.saved import load_detector as read_detector
 from jaxood.detectors.scoring import host_outputs, score_rows
 from jaxood.errors import UsageError, require
-from jaxood.files import write_whole
+from jaxood.flows.scorer import write_scorer
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
@@ -202,9 +202,7 @@ class ImageDetector:
     def export(self, path: Path | str, batch_size: int, platforms: tuple[str, ...] = PLATFORMS):
         """Writes model, method and threshold as one compiled program that runs with jax alone.
 
-        `jax.export.deserialize(content).call(images)`, with uint8 images [batch_size, h, w, 3] that
-        were resized and cropped as the model wants, gives a dict: "logits", "score" and
-        "in_distribution".
+        `jaxood.load_scorer` reads it, or three lines without this package: see `flows/scorer.py`.
 
         Raises:
           UsageError: when the bank does not lie in the memory of one device.
@@ -223,7 +221,7 @@ class ImageDetector:
         side = self.model.preprocessing.crop
         images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
         program = jax.export.export(jax.jit(scorer), platforms=platforms)(images)
-        write_whole(Path(path), bytes(program.serialize()))
+        write_scorer(Path(path), program)
 
     def save(self, path: Path | str) -> Path:
         """Writes the detector file: arrays and JSON, all of it or nothing.

@@ -12,7 +12,6 @@ from flax import nnx
 
 from jaxood.data.class_names import class_names
 from jaxood.errors import UsageError, choose
-from jaxood.files import make_folder
 from jaxood.models.backbone import Backbone
 from jaxood.models.contract import check_model
 from jaxood.models.registry import ARCHITECTURES, LoadedModel, find_tag
@@ -170,7 +169,6 @@ def save_weights(
     tag: str,
 ) -> None:
     """Writes the parameters of a filled network as a weights file; makes its folder."""
-    make_folder(path.parent)
     arrays = parameters(module)
     info = WeightsInfo(
         architecture,

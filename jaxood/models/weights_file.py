@@ -112,7 +112,7 @@ def write_weights(
     """Writes the arrays `value(name)`, float32, one after the other; all of the file or nothing.
 
     Raises:
-      UsageError: the folder is missing or cannot be written.
+      UsageError: when the file cannot be written.
     """
     header: dict[str, dict] = {"__metadata__": info.as_strings() | {"sha256": NO_DIGEST.decode()}}
     end = 0

@@ -1,6 +1,7 @@
 """ROAD curves on disk as they come, and what they amount to over a set of images."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxood.files import make_folder, write_whole
+from jaxood.files import fingerprint, make_folder, write_whole
 from jaxood.perturbation.road import ORDERS, Curves, RoadSettings, area, mean_interval
 
 RANDOM = "random"
@@ -18,16 +19,22 @@ AREAS = (*ORDERS, "combined")
 def load_curves(path: Path, fingerprints: Mapping[str, str]) -> list[Curves]:
     """The curves of an earlier run whose method has the same fingerprint now.
 
-    A last line that an interruption cut short is left out, and taken off the file.
+    Lines that are not as they were written are taken off the file and told of, but for a last one
+    that an interruption cut short.
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
-    if lines[-1]:
-        write_whole(path, b"".join(line + b"\n" for line in lines[:-1]))
+    *lines, last = path.read_bytes().split(b"\n")
+    read = [_read(line) for line in lines]
+    damaged = read.count(None)
+    if damaged or last:
+        kept = (line + b"\n" for line, values in zip(lines, read, strict=True) if values)
+        write_whole(path, b"".join(kept))
+    if damaged:
+        told = "%s: %d damaged lines: computed again"
+        logging.getLogger("jaxood").warning(told, path, damaged)
     found = []
-    for line in filter(None, lines[:-1]):
-        values = json.loads(line)
+    for values in filter(None, read):
         if values.pop("fingerprint") == fingerprints.get(values["method"]):
             values["confidence"] = np.array(values["confidence"], np.float32)
             values["agrees"] = np.array(values["agrees"], bool)
@@ -35,13 +42,27 @@ def load_curves(path: Path, fingerprints: Mapping[str, str]) -> list[Curves]:
     return found
 
 
-def append_curves(path: Path, curves: Curves, fingerprint: str) -> None:
+def append_curves(path: Path, curves: Curves, identity: str) -> None:
     """One line of JSON."""
-    values = curves._asdict() | {"fingerprint": fingerprint}
+    values = curves._asdict() | {"fingerprint": identity}
     values |= {"confidence": curves.confidence.tolist(), "agrees": curves.agrees.tolist()}
     make_folder(path.parent)
-    with path.open("a") as file:
-        file.write(json.dumps(values) + "\n")
+    with path.open("ab") as file:
+        file.write(_line(values) + b"\n")
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return json.dumps(values | {"digest": fingerprint(json.dumps(values))}).encode()
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """What `_line` made a line of; None for any other."""
+    try:
+        values = json.loads(line)
+        del values["digest"]
+        return values if _line(values) == line else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def join_random(curves: Sequence[Curves]) -> dict[str, dict[str, Curves]]:

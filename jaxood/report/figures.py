@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from jaxood.files import make_folder, whole_file
+from jaxood.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,6 @@ DPI = 130
 
 def write_figure(path: Path, figure: "Figure") -> None:
     """As PNG, whole or not at all; makes the folder."""
-    make_folder(path.parent)
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=DPI, format="png")
 

@@ -61,11 +61,12 @@ def put_aside(folder: Path, names: Iterable[str], about: Mapping[str, object]) -
       about: the manifest of the result that comes.
     """
     try:
-        earlier = json.loads((folder / "manifest.json").read_bytes())
+        found = json.loads((folder / "manifest.json").read_bytes())
     except OSError:  # there is none
         return
-    except ValueError:
-        earlier = {}
+    except (ValueError, RecursionError):
+        found = None
+    earlier = found if isinstance(found, dict) else {}  # a damaged one is of another run
     coming = json.loads(json.dumps(plain(about)))
     machine = ("versions", "device")
     if earlier | dict.fromkeys(machine) == coming | dict.fromkeys(machine):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxood.errors import choose
-from jaxood.files import make_folder, whole_file
+from jaxood.files import whole_file
 from jaxood.report.figures import DPI
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ def write_png(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Whole or not at all; makes the folder."""
     from PIL import Image
 
-    make_folder(path.parent)
     with whole_file(path) as partial:
         Image.fromarray(image).save(partial, "PNG")
 

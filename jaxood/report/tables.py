@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxood.data.images import ImageSet
-from jaxood.files import make_folder, whole_file, write_whole
+from jaxood.files import whole_file, write_whole
 from jaxood.metrics.ood import Interval, Metrics
 
 MEAN = "mean"
@@ -98,7 +98,6 @@ def table(results: Sequence[MethodResult], convention: str = "plain") -> str:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A compressed NPZ, whole or not at all; equal arrays give equal bytes."""
-    make_folder(path.parent)
     with whole_file(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 

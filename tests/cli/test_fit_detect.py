@@ -5,11 +5,12 @@ import io
 import json
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
+from damage import flipped
 from PIL import Image
+from test_readme import block
 
 import jaxood
 from jaxood.cli import main
@@ -253,15 +254,12 @@ def test_exported_scorer_runs_without_this_package(model, tmp_path, method):
     images = suite.id_test.images[:16]
     detector.export(tmp_path / "scorer.bin", 16)
     np.save(tmp_path / "images.npy", images)
-    program = """
-        import sys
-        import jax, numpy as np
-        scorer = jax.export.deserialize(bytearray(open("scorer.bin", "rb").read()))
-        found = scorer.call(np.load("images.npy"))
-        assert not any(name.split(".")[0] in ("jaxood", "flax") for name in sys.modules)
-        np.savez("found.npz", **found)
-    """
-    command = [sys.executable, "-c", "import jax.export\n" + textwrap.dedent(program)]
+    lines = (
+        "import sys\nimport numpy as np\nimages = np.load('images.npy')",
+        block("import hashlib"),
+        "assert not {'jaxood', 'flax'} & set(sys.modules)\nnp.savez('found.npz', **found)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
     subprocess.run(command, cwd=tmp_path, check=True)
     found = np.load(tmp_path / "found.npz")
     verdicts = list(detector.detect(images, batch_size=16))
@@ -269,6 +267,28 @@ def test_exported_scorer_runs_without_this_package(model, tmp_path, method):
     assert found["in_distribution"].tolist() == [v.in_distribution for v in verdicts]
     assert found["logits"].argmax(axis=1).tolist() == [v.label for v in verdicts]
     assert found["logits"].shape == (16, 6)
+    loaded = jaxood.load_scorer(tmp_path / "scorer.bin")
+    np.testing.assert_allclose(loaded.call(images)["score"], found["score"], rtol=1e-5)
+
+
+def test_a_scorer_whose_bytes_changed_does_not_load(model, tmp_path):
+    path = tmp_path / "scorer.bin"
+    detector = jaxood.fit(model, "energy", calibrate=jaxood.suite("digits").id_test)
+    with pytest.raises(UsageError, match="path: got .*scorer.bin, wanted an existing scorer file"):
+        jaxood.load_scorer(path)
+    detector.export(path, 16)
+    content, generator = path.read_bytes(), np.random.default_rng(0)
+    places = [
+        *range(len(content.partition(b"\n")[0]) + 1),
+        *generator.integers(0, len(content), 200),
+    ]
+    for changed in (*flipped(content, places, generator), content[:-1], content + b"0"):
+        path.write_bytes(changed)
+        with pytest.raises(UsageError, match="^path: got .*scorer.bin.*, wanted .* fit --export$"):
+            jaxood.load_scorer(path)
+    path.write_bytes(content.partition(b"\n")[2])  # what jax.export alone writes
+    with pytest.raises(UsageError, match="wanted an exported scorer"):
+        jaxood.load_scorer(path)
 
 
 def test_export_needs_the_bank_on_one_device(model, tmp_path):

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from damage import flipped
 from PIL import Image
 from redness import Redness, WithoutMap, picture, reds
 
@@ -279,3 +280,20 @@ def test_curves_go_there_and_back(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found[3:5], ours[3:5])
     assert found.confidence.dtype == np.float32
     assert load_curves(tmp_path / "none.jsonl", {}) == []
+
+
+def test_any_flipped_bit_of_the_curves_is_noticed(tmp_path, caplog):
+    path, generator = tmp_path / "curves.jsonl", np.random.default_rng(0)
+    names, prints = ("a", "b", "c"), {"mine": "f1"}
+    for name in names:
+        append_curves(path, curve("mine", name, generator.random()), "f1")
+    content = path.read_bytes()
+    whole = {one.id: one.confidence.tolist() for one in load_curves(path, prints)}
+    assert tuple(whole) == names and not caplog.messages
+    for changed in flipped(content, generator.integers(0, len(content), 200), generator):
+        path.write_bytes(changed)
+        found = load_curves(path, prints)
+        assert len(found) < len(names)
+        assert all(whole[one.id] == one.confidence.tolist() for one in found)
+        told = len(caplog.messages)
+        assert load_curves(path, prints)[len(found) :] == [] and len(caplog.messages) == told

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxood.data.images import Arrays
 from jaxood.models.registry import LoadedModel
 from jaxood.preprocessing import Preprocessing
-from jaxood.report.manifest import manifest, write_json
+from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.runner.features import Skipped
 
 
@@ -41,6 +41,17 @@ def test_what_was_skipped_comes_from_the_result(model):
     assert about["versions"]["jax"] == jax.__version__
     assert about["device"]["count"] == jax.local_device_count()
     assert (about["accuracy"], about["bank"]) == (None, [0, 1])
+
+
+@pytest.mark.parametrize("content", [b"[]", b"7", b"{", b"\xff", b"[" * 100_000, b"{}"])
+def test_a_result_beside_a_damaged_manifest_is_kept(tmp_path, content, caplog):
+    (tmp_path / "manifest.json").write_bytes(content)
+    (tmp_path / "metrics.csv").write_text("numbers")
+    put_aside(tmp_path, ("metrics.csv", "roc.png", "manifest.json"), {"seed": 0})
+    assert caplog.messages == [f"the result of another run was moved to {tmp_path / 'earlier-1'}"]
+    assert (tmp_path / "earlier-1" / "metrics.csv").read_text() == "numbers"
+    assert (tmp_path / "earlier-1" / "manifest.json").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier-1"]
 
 
 def test_json_is_plain_and_whole(tmp_path):
