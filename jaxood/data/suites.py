@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jaxood.data.digits import digits_ood, digits_train_and_test
 from jaxood.data.files import ImageFiles
 from jaxood.data.images import ImageSet
+from jaxood.data.sources import image_set
 from jaxood.errors import UsageError, choose
 from jaxood.files import printable
 from jaxood.spelling import imported
@@ -119,22 +120,29 @@ def suite(source: str | Suite) -> Suite:
 def folders_suite(
     train: Path | str | None, id_test: Path | str, ood: Mapping[str, Path | str]
 ) -> Suite:
-    """Folders or lists of the user's own, the OOD ones by name.
+    """Folders or lists of the user's own, or sets of TFDS, the OOD ones by name.
 
     All of them are looked at before anything is computed.
 
     Raises:
       UsageError: for one that is missing or empty, and for one that is both ID and OOD.
     """
-    train_set = None if train is None else ImageFiles.from_path(train, "train", "train")
-    test_set = ImageFiles.from_path(id_test, "in distribution", "id_test")
-    foreign = {name: ImageFiles.from_path(path, name, "ood") for name, path in ood.items()}
+    train_set = None if train is None else image_set(train, "train", "train")
+    test_set = image_set(id_test, "in distribution", "id_test")
+    foreign = {name: image_set(path, name, "ood") for name, path in ood.items()}
     for role, path in (("train", train), ("id_test", id_test)):
         for other in ood.values():
-            if path is not None and os.path.samefile(path, other):
+            if path is not None and _same(path, other):
                 wanted = f"another folder than that of {role}"
                 raise UsageError("ood", printable(other), wanted)
     return Suite("folders", train_set, test_set, foreign)
+
+
+def _same(one: Path | str, other: Path | str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # a set of TFDS is no file
+        return one == other
 
 
 def package_folder(module: str, package: str) -> Path:
