@@ -1,7 +1,8 @@
 """Tells in-distribution from out-of-distribution images, and reports how well.
 
 Without data arguments: scikit-learn's digits, nothing to download. With --id-dir and --ood-dir:
-folders of images (class sub-folders or flat), or .txt lists with a path a line.
+folders of images (class sub-folders or flat), .txt lists with a path a line, or sets that TFDS has
+prepared (tfds:NAME:SPLIT).
 
 Methods compose: `energy`, `knn`, `sfp` (= sfp+energy), `react+energy`, `sfp+nnguide`. Several at
 once cost one pass over the images. The plain score is always shown beside a composed method.
