@@ -5,6 +5,7 @@ suites` lists, such as the benchmarks of the papers and of OpenOOD under --data-
 table of your own. With --id-dir and --ood-dir: folders of images (class sub-folders or flat), or
 lists: .csv with the columns path and label, .txt with a path a line and a class index after the
 last blank; with --data-root paths are relative to it, and a .txt line is split at the first blank.
+A set that TFDS has prepared may stand for a folder: tfds:NAME:SPLIT.
 
 Methods compose: `energy`, `knn`, `sfp` (= sfp+energy), `react+energy`, `sfp+nnguide`. Several at
 once cost one pass over the images. The plain score is always shown beside a composed method.

@@ -96,7 +96,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """The positional images."""
-    text = "image files, folders of them, or .txt lists with a path a line"
+    text = "image files, folders of them, .txt lists with a path a line; or one tfds:NAME:SPLIT"
     add(parser, "images", "IMAGE", text, nargs="+")
 
 

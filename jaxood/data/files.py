@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from jaxood.data.decode import UndecodableImage, read, silence_pil
-from jaxood.data.images import Batch, check_labels, padded
+from jaxood.data.decode import read
+from jaxood.data.images import Batch, check_labels
 from jaxood.data.lists import SUFFIXES, read_list
+from jaxood.data.pipeline import decoded_batches
 from jaxood.errors import UsageError
 from jaxood.files import printable
 from jaxood.preprocessing import Preprocessing
 
 EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
-THREADS = 2 * (os.cpu_count() or 1)  # PIL releases the interpreter's lock: two a core hide reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,42 +154,13 @@ class ImageFiles:
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, start: int = 0
     ) -> Generator[Batch, None, None]:
-        from jaxood.data.tensorflow import tf
-
-        silence_pil()
-        side = preprocessing.crop
         if self.cropped:
-            preprocessing = replace(preprocessing, resize=side)
+            preprocessing = replace(preprocessing, resize=preprocessing.crop)
 
-        def load(index):
-            try:
-                return read(self.path(int(index)), preprocessing), b""
-            except UndecodableImage as error:
-                empty = np.zeros((side, side, 3), np.uint8)
-                return empty, printable(str(error)).encode()
+        def load(index: int):
+            return read(self.path(index), preprocessing)
 
-        def load_tensors(index):
-            image, reason = tf.numpy_function(load, [index], [tf.uint8, tf.string])
-            return tf.ensure_shape(image, (side, side, 3)), tf.ensure_shape(reason, ())
-
-        options = tf.data.Options()
-        options.deterministic = True
-        options.autotune.enabled = False  # its thread holds the end of a set back, up to a minute
-        options.threading.private_threadpool_size = THREADS
-        dataset = (
-            tf.data.Dataset.range(start, len(self))
-            .map(load_tensors, num_parallel_calls=THREADS)
-            .batch(batch_size)
-            .prefetch(2)
-            .with_options(options)
-        )
-        iterator = dataset.as_numpy_iterator()
-        try:
-            for first in range(start, len(self), batch_size):
-                images, reasons = next(iterator)
-                yield padded(images, [reason.decode() for reason in reasons], first, batch_size)
-        finally:
-            del iterator  # here and now: its threads would outlive the interpreter
+        return decoded_batches(load, len(self), preprocessing.crop, batch_size, start)
 
 
 def _walk(folder: str, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
@@ -226,13 +197,16 @@ def _from_folder(folder: str, name: str, argument: str) -> ImageFiles:
     if not all("/" in file for file in files):
         return ImageFiles(folder, files, name)
     classes = [file.partition("/")[0] for file in files]
-    numbers, class_names = _class_numbers(sorted(set(classes)))
+    numbers, class_names = class_numbers(sorted(set(classes)))
     labels = np.array([numbers[folder] for folder in classes])
     return ImageFiles(folder, files, name, labels, not class_names, class_names)
 
 
-def _class_numbers(classes: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Number by folder; and the folders' names where it is their order alone that tells it."""
+def class_numbers(classes: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Number by class; and the classes' names where it is their order alone that tells it.
+
+    Classes named by ImageNet's WordNet ids or by numbers mean those classes.
+    """
     if all(re.fullmatch("[0-9]{1,9}", folder) for folder in classes):
         return {folder: int(folder) for folder in classes}, ()
     from jaxood.data.class_names import imagenet_wnids

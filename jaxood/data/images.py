@@ -1,6 +1,7 @@
 """Sets of images that give uint8 batches of one fixed size: the protocol, and images in memory."""
 
 import hashlib
+import inspect
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -73,6 +74,20 @@ class ImageSet(Protocol):
     ) -> Generator[Batch, None, None]:
         """Batches of exactly `batch_size` from image `start` on, the last one padded."""
         ...
+
+
+def is_image_set(source: object) -> bool:
+    """Whether it has what `ImageSet` asks for.
+
+    Before Python 3.12 `isinstance` asks for its ids and labels, which may take long to make.
+    """
+    members = [name for name in vars(ImageSet) if not name.startswith("_")]
+    try:
+        for name in [*members, "__len__"]:
+            inspect.getattr_static(source, name)
+    except AttributeError:
+        return False
+    return True
 
 
 def padded(

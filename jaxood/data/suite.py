@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxood.data.files import ImageFiles
 from jaxood.data.images import ImageSet
 from jaxood.data.lists import SUFFIXES
+from jaxood.data.sources import image_set
 from jaxood.errors import UsageError, require
 from jaxood.files import printable
 
@@ -58,7 +58,7 @@ def folders_suite(
     ood: Mapping[str, Path | str],
     root: Path | str | None = None,
 ) -> Suite:
-    """Folders or lists of the user's own, the OOD ones by name.
+    """Folders or lists of the user's own, or sets of TFDS, the OOD ones by name.
 
     All of them are looked at before anything is computed.
 
@@ -70,15 +70,22 @@ def folders_suite(
         without a list.
     """
     require_root([path for path in (train, id_test, *ood.values()) if path is not None], root)
-    train_set = None if train is None else ImageFiles.from_path(train, "train", "train", root)
-    test_set = ImageFiles.from_path(id_test, "in distribution", "id_test", root)
-    foreign = {name: ImageFiles.from_path(path, name, "ood", root) for name, path in ood.items()}
+    train_set = None if train is None else image_set(train, "train", "train", root)
+    test_set = image_set(id_test, "in distribution", "id_test", root)
+    foreign = {name: image_set(path, name, "ood", root) for name, path in ood.items()}
     for role, path in (("train", train), ("id_test", id_test)):
         for other in ood.values():
-            if path is not None and os.path.samefile(path, other):
+            if path is not None and _same(path, other):
                 wanted = f"another folder than that of {role}"
                 raise UsageError("ood", printable(other), wanted)
     return Suite("folders", train_set, test_set, foreign)
+
+
+def _same(one: Path | str, other: Path | str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # a set of TFDS is no file
+        return one == other
 
 
 def require_root(paths: list[Path | str], root: Path | str | None) -> None:

@@ -117,7 +117,8 @@ def bank_indices(
         raise UsageError("train", "training images without classes", wanted)
     if fraction is not None:
         require(0 < fraction <= 1, "bank_fraction", fraction, "above 0 and at most 1")
-    return draw_bank(len(train), train.labels, fraction, jax.random.key(seed), balanced)
+    labels = train.labels if balanced else None  # to read them may take long
+    return draw_bank(len(train), labels, fraction, jax.random.key(seed), balanced)
 
 
 def check_fit_labels(
