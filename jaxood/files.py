@@ -11,6 +11,8 @@ from pathlib import Path
 
 from jaxood.errors import UsageError
 
+COMMAND_FILE = "command.toml"  # beside a result: the command that made it
+
 _partials: set[Path] = set()
 
 

@@ -5,14 +5,14 @@ errors name parameters; here they are given the spelling of the options.
 """
 
 import argparse
-import contextlib
 import importlib
 import sys
 from typing import NoReturn
 
+from jaxood.cli.config import write_command
 from jaxood.cli.ending import INTERRUPTED, end_with, outcome
 from jaxood.errors import UsageError, choose
-from jaxood.files import exclusive
+from jaxood.files import COMMAND_FILE, exclusive
 
 COMMANDS = {
     "evaluate": "tell in-distribution from out-of-distribution data, and report how well",
@@ -26,6 +26,8 @@ COMMANDS = {
     "convert": "turn a PyTorch checkpoint into a weights file",
     "models": "list the architectures and the weights that can be converted",
     "suites": "list the suites of data, and look for their images",
+    "run": "do again what a command.toml tells, as it lies beside every result",
+    "completion": "print a script by which a shell completes commands and options",
     "methods": "list what methods are composed of, and the attributions",
 }
 
@@ -73,8 +75,12 @@ def main(command: str, arguments: list[str], prog: str | None = None) -> int:
     try:
         parser = build_parser(command, prog)
         args = parser.parse_args(arguments)
-        with exclusive(args.output) if command in RESUMED else contextlib.nullcontext():
+        if command not in RESUMED:
             return args.run(args) or 0
+        with exclusive(args.output):
+            code = args.run(args) or 0
+            write_command(args.output / COMMAND_FILE, command, parser, args)
+            return code
     except BaseException as error:
         if isinstance(error, UsageError) and parser is not None:
             error.argument = as_option(error.argument, parser)

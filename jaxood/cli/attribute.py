@@ -68,8 +68,9 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         seed=args.seed,
         store=args.output / "features",
-        progress=progress_bar,
+        progress=None if args.quiet else progress_bar,
     )
     print(result)
     result.save(args.output, colours=args.colours, alpha=args.alpha, grid=args.grid)
-    print(f"written to {args.output}: maps, overlays, grid, predictions, report.html")
+    if not args.quiet:
+        print(f"written to {args.output}: maps, overlays, grid, predictions, report.html")

@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
         write(record(verdict))
         counts[verdict.in_distribution] += 1
         sys.stdout.flush()
-    print(summary(detector, counts[True], counts[False], len(skipped)), file=sys.stderr)
+    if not args.quiet:
+        print(summary(detector, counts[True], counts[False], len(skipped)), file=sys.stderr)
 
 
 def _table(ids: Iterable[str]) -> Callable[[dict[str, Any]], None]:

@@ -27,11 +27,12 @@ from jaxood.cli.options import (
     add,
     add_bank_arguments,
     add_evaluation_arguments,
+    add_json_argument,
     add_model_arguments,
     add_output_argument,
     model_from,
 )
-from jaxood.cli.values import progress_bar
+from jaxood.cli.values import as_json, progress_bar
 from jaxood.errors import UsageError
 
 
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--full-spectrum", action="store_true", help=text)
     add_bank_arguments(data)
     add_model_arguments(parser)
+    add(parser, "--sort", "NAME", "order of the methods: auroc, fpr95 or method")
+    add_json_argument(parser)
     add_output_argument(parser, "runs/evaluate")
 
 
@@ -73,11 +76,15 @@ def run(args: argparse.Namespace) -> int:
         fpr_convention=args.fpr_convention,
         seed=args.seed,
         store=args.output / "features",
-        progress=progress_bar,
+        progress=None if args.quiet else progress_bar,
     )
-    print(result)
+    if args.json:
+        print(as_json(result.report.rows))
+    else:
+        print(result.text(args.sort))
     result.save(args.output)
-    print(f"written to {args.output}: report.html, metrics, scores, pictures")
+    if not args.quiet:
+        print(f"written to {args.output}: report.html, metrics, scores, pictures")
     return 1 if result.failures else 0
 
 

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         bank_fraction=args.bank_fraction,
         balanced_bank=args.balanced_bank,
         seed=args.seed,
-        progress=progress_bar,
+        progress=None if args.quiet else progress_bar,
     )
     detector.save(args.output)
     print(detector)

@@ -6,16 +6,22 @@ name may have a tag: `jaxood models resnet50.a1_in1k`.
 
 import argparse
 
+from jaxood.cli.options import add_json_argument
+from jaxood.cli.values import as_json
+
 HEADER = ("architecture", "parameters", "input", "feature map", "tag", "top-1", "checkpoint")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="only this architecture, or this tag of it")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from jaxood.models.registry import model_rows
 
+    if args.json:
+        return print(as_json(model_rows(args.name)))
     rows = [HEADER, *map(_cells, model_rows(args.name))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     for row in rows:

@@ -36,6 +36,7 @@ def add_running_arguments(group) -> None:
     add(group, "--batch-size", "N", size, type=positive, default=32)
     text = "larger images are left out, by name (default: PIL's limit, 89478485)"
     add(group, "--max-pixels", "N", text, type=positive)
+    group.add_argument("--quiet", action="store_true", help="no progress, no closing line")
     kept = "for trained and converted weights (default: $JAXOOD_CACHE or ~/.cache/jaxood)"
     add(group, "--cache-dir", "DIR", kept, dest="cache")
 
@@ -114,6 +115,11 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     add(parser, "--output", "DIR", text, type=output_folder, default=default)
 
 
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """What tables for a paper show, and in which order."""
     group = parser.add_argument_group("tables")
@@ -122,3 +128,4 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     text = "sets: every OOD set and the means of groups; groups: the means alone"
     add(group, "--columns", "NAME", text, default="groups")
     add(group, "--sort", "NAME", "order of the methods: a metric, best first; or method")
+    add_json_argument(parser)

@@ -10,7 +10,7 @@ and column is marked.
 import argparse
 
 from jaxood.cli.options import add, add_table_arguments
-from jaxood.cli.values import output_folder
+from jaxood.cli.values import as_json, output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,9 @@ def run(args: argparse.Namespace) -> None:
 def show(found, args: argparse.Namespace) -> None:
     """Prints the tables that were asked for, and writes them."""
     how = args.metrics, args.columns, args.sort
-    print("\n\n".join([*map(str, found.tables(*how) if found.rows else []), *found.remarks]))
+    if args.json:
+        print(as_json(found.rows))
+    else:
+        print("\n\n".join([*map(str, found.tables(*how) if found.rows else []), *found.remarks]))
     if args.output and found.rows:
         found.save(args.output, *how)

@@ -80,11 +80,12 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         seed=args.seed,
         store=args.output,
-        progress=progress_bar("road", " perturbed images"),
+        progress=None if args.quiet else progress_bar("road", " perturbed images"),
     )
     print(result)
     result.save(args.output)
-    print(f"written to {args.output}: curves, areas, manifest and pictures")
+    if not args.quiet:
+        print(f"written to {args.output}: curves, areas, manifest and pictures")
 
 
 def _named(maps: list[str]) -> dict[str, str]:

@@ -65,11 +65,16 @@ def run(args: argparse.Namespace) -> int:
         root=args.root,
         output=args.output,
         load=lambda source: load_model(source, dtype=args.dtype, cache=args.cache),
-        progress=lambda run: lambda name: progress_bar(f"{run}: {name}"),
+        progress=None if args.quiet else _bars,
     )
     show(found, args)
-    print(f"written to {args.output}: tables, and a folder a run")
+    if not args.quiet:
+        print(f"written to {args.output}: tables, and a folder a run")
     return 1 if found.failures else 0
+
+
+def _bars(run: str):
+    return lambda name: progress_bar(f"{run}: {name}")
 
 
 def _models(texts: list[str] | None):

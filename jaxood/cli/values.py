@@ -1,10 +1,18 @@
 """What options may be, for argparse; and the bar that tells how far a run is."""
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+REDRAWN = 1.0  # seconds
+BETWEEN_LINES = 30.0  # seconds
 
 
 def positive(text: str) -> int:
@@ -42,21 +50,64 @@ def output_folder(text: str) -> Path:
     return Path(text)
 
 
+def as_json(rows: Iterable[Any]) -> str:
+    """Named tuples or dataclasses as a JSON list, an object each."""
+    plain = [row._asdict() if hasattr(row, "_asdict") else asdict(row) for row in rows]
+    return json.dumps(plain, indent=2, ensure_ascii=False)
+
+
 def progress_bar(name: str, unit: str = " images") -> Callable[[int, int], None]:
-    """A bar for one image set; returns what is told (images done, images in all)."""
-    from tqdm import tqdm
+    """Shows how far one image set is; returns what is told (images done, images in all).
 
-    bar = None
+    On a terminal a bar, whose time moves while a batch takes long; elsewhere a line now and then.
+    """
+    show = _Bar if sys.stderr.isatty() else _Lines
+    return show(name, unit)
 
-    def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:  # images of an earlier, interrupted run do not count in the rate
-            bar = tqdm(
-                desc=name, total=total, initial=done, unit=unit, file=sys.stderr, smoothing=0.1
-            )
-        bar.total = total
-        bar.update(done - bar.n)
+
+class _Bar:
+    """tqdm's bar, drawn anew every second."""
+
+    def __init__(self, name: str, unit: str):
+        self._name, self._unit = name, unit
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:  # images of an earlier, interrupted run do not count in the rate
+            how = {"unit": self._unit, "file": sys.stderr, "smoothing": 0.1}
+            self._bar = tqdm(desc=self._name, total=total, initial=done, **how)
+            threading.Thread(target=self._draw, args=(self._bar,), daemon=True).start()
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
         if done == total:
-            bar.close()
+            self._bar.close()
 
-    return update
+    def _draw(self, bar) -> None:
+        while not bar.disable:  # closed
+            time.sleep(REDRAWN)
+            if not bar.disable:
+                bar.refresh()
+
+
+class _Lines:
+    """How far it is, every so many seconds and at the end, each number once."""
+
+    def __init__(self, name: str, unit: str):
+        self._name, self._unit = name, unit
+        self._first: int | None = None
+        self._last = -1
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done, now
+        if done in (self._first, self._last) or (done < total and now - self._told < BETWEEN_LINES):
+            return
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        left = "" if done == total else f", {(total - done) / rate:.0f} s left"
+        line = f"{self._name}: {done} of {total}{self._unit}, {rate:.1f} a second{left}"
+        print(line, file=sys.stderr, flush=True)
+        self._told, self._last = now, done

@@ -152,7 +152,11 @@ class EvaluationResult:
         return {name: found.features.skipped for name, found in self.sets.items()}
 
     def __str__(self) -> str:
-        lines = [tables.table(self.results, self.fpr_convention)] if self.results else []
+        return self.text()
+
+    def text(self, sort: str | None = None) -> str:
+        """Tables and what must be known besides; `sort`: see `jaxood.report.tables.table`."""
+        lines = [tables.table(self.results, self.fpr_convention, sort)] if self.results else []
         if self.shifted and self.results:
             metrics = [m for m in self.report.metrics if m.startswith(FULL_SPECTRUM)]
             lines += ["", *map(str, self.report.tables(metrics[:2]))]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jaxood.data.images import ImageSet
-from jaxood.files import printable, write_whole
+from jaxood.files import COMMAND_FILE, printable, write_whole
 from jaxood.models.registry import LoadedModel
 from jaxood.runner.features import Skipped
 
@@ -74,7 +74,7 @@ def put_aside(folder: Path, names: Iterable[str], about: Mapping[str, object]) -
     number = next(n for n in itertools.count(1) if not (folder / f"earlier-{n}").exists())
     kept = folder / f"earlier-{number}"
     kept.mkdir()
-    for name in names:
+    for name in (*names, COMMAND_FILE):
         if (folder / name).exists():
             (folder / name).rename(kept / name)
     logging.getLogger("jaxood").warning("the result of another run was moved to %s", kept)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxood.data.images import ImageSet
+from jaxood.errors import choose
 from jaxood.files import whole_file, write_whole
 from jaxood.metrics.ood import Interval, Metrics
 
@@ -61,39 +62,57 @@ class MethodResult:
         return float(np.mean([getattr(found, column) for found in self.metrics.values()]))
 
 
-def table(results: Sequence[MethodResult], convention: str = "plain") -> str:
-    """A block a method, a row an OOD set and their mean, in per cent; gains over the plain one."""
+def table(
+    results: Sequence[MethodResult], convention: str = "plain", sort: str | None = None
+) -> str:
+    """A block a method, a row an OOD set and their mean, in per cent; gains over the plain one.
+
+    Args:
+      sort: "auroc" or "fpr95": the best mean first; "method": by name; None: as they come.
+    """
     methods = {result.method: result for result in results}
-    fpr = "FPR95" if convention == "plain" else f"FPR95 ({convention})"
-    names = max(len(name) for name in [*methods, "method"])
-    sets = max(len(name) for name in [*results[0].metrics, "OOD set", MEAN])
-    head = f"{'method':<{names}}  {'OOD set':<{sets}}  {'AUROC [95 %]':<22}{fpr + ' [95 %]':<22}"
-    lines = [head + f"{'AUPR-in':>8}{'AUPR-out':>9}{'DTACC':>8}"]
-    for result in results:
-        lines.append("-" * len(lines[0]))
-        for row, (name, found) in enumerate(result.metrics.items()):
-            lines.append(
-                f"{result.method if row == 0 else '':<{names}}  {name:<{sets}}  "
-                f"{_with_interval(found.auroc, found.auroc_interval):<22}"
-                f"{_with_interval(found.fpr95, found.fpr95_interval):<22}"
-                f"{100 * found.aupr_in:>8.2f}{100 * found.aupr_out:>9.2f}{100 * found.dtacc:>8.2f}"
+    fpr = "FPR95 [95 %]" if convention == "plain" else f"FPR95 ({convention})"
+    plains = [f"vs {result.plain}" for result in results if result.plain in methods]
+    names = ["OOD set", MEAN, *results[0].metrics, *plains]
+    width = max(map(len, names)) + 4
+    head = f"{'OOD set':<{width}}{'AUROC [95 %]':<20}{fpr:<20}{'AUPR-in':>7}{'out':>8}{'DTACC':>8}"
+    lines = [head, "-" * len(head)]
+
+    def row(name: str, auroc: str, fpr95: str, *others: float) -> None:
+        rest = "".join(f"{100 * value:>8.2f}" for value in others)[1:]
+        lines.append(f"  {name:<{width - 2}}{auroc:<20}{fpr95:<20}{rest}".rstrip())
+
+    for result in _ordered(results, sort):
+        lines.append(result.method)
+        for name, found in result.metrics.items():
+            row(
+                name,
+                _with_interval(found.auroc, found.auroc_interval),
+                _with_interval(found.fpr95, found.fpr95_interval),
+                *(found.aupr_in, found.aupr_out, found.dtacc),
             )
         if len(result.metrics) > 1:
-            lines.append(
-                f"{'':<{names}}  {MEAN:<{sets}}  "
-                f"{100 * result.mean('auroc'):6.2f}{'':16}{100 * result.mean('fpr95'):6.2f}{'':16}"
-                f"{100 * result.mean('aupr_in'):>8.2f}{100 * result.mean('aupr_out'):>9.2f}"
-                f"{100 * result.mean('dtacc'):>8.2f}"
-            )
+            auroc, fpr95 = (f"{100 * result.mean(column):6.2f}" for column in ("auroc", "fpr95"))
+            row(MEAN, auroc, fpr95, *map(result.mean, ("aupr_in", "aupr_out", "dtacc")))
         if result.plain in methods:
             plain = methods[result.plain]
             auroc, fpr95 = (
-                100 * (result.mean(column) - plain.mean(column)) for column in ("auroc", "fpr95")
+                f"{100 * (result.mean(column) - plain.mean(column)):+6.2f}"
+                for column in ("auroc", "fpr95")
             )
-            lines.append(
-                f"{'':<{names}}  {'vs ' + plain.method:<{sets}}  {auroc:+6.2f}{'':16}{fpr95:+6.2f}"
-            )
+            row(f"vs {plain.method}", auroc, fpr95)
     return "\n".join(lines)
+
+
+def _ordered(results: Sequence[MethodResult], sort: str | None) -> list[MethodResult]:
+    if sort is None:
+        return list(results)
+    by = {
+        "auroc": lambda result: -result.mean("auroc"),
+        "fpr95": lambda result: result.mean("fpr95"),
+        "method": lambda result: result.method,
+    }
+    return sorted(results, key=by[choose("sort", sort, by)])
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -55,8 +55,13 @@ def base(tmp_path, monkeypatch):
         "detect": ["photos", *weights],
         "contours": ["--output", "out"],
         "convert": ["--arch", "resnet18", "--checkpoint", "none.pth", "--output", "out/file"],
+        "study": [*weights, "--output", "out"],
+        "report": ["photos"],
         "models": [],
+        "suites": [],
         "methods": [],
+        "run": ["photos"],
+        "completion": ["bash"],
     }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxood.data.images import Arrays
+from jaxood.errors import UsageError
 from jaxood.metrics.ood import Interval, Metrics
 from jaxood.report.tables import (
     MethodResult,
@@ -39,24 +40,35 @@ def results():
 
 
 def test_the_table_word_for_word(results):
-    rule = "-" * 86
     assert table(results).splitlines() == [
-        "method  OOD set  AUROC [95 %]          FPR95 [95 %]           AUPR-in AUPR-out   DTACC",
-        rule,
-        "energy  near      80.00 [70.0, 85.0]    30.00 [25.0, 40.0]      50.00    62.50   75.00",
-        "        far       90.00 [80.0, 95.0]    20.00 [15.0, 30.0]      50.00    62.50   75.00",
-        "        mean      85.00                 25.00                   50.00    62.50   75.00",
-        rule,
-        "react   near      85.00 [75.0, 90.0]    20.00 [15.0, 30.0]      50.00    62.50   75.00",
-        "        far       90.00 [80.0, 95.0]    10.00 [5.0, 20.0]       50.00    62.50   75.00",
-        "        mean      87.50                 15.00                   50.00    62.50   75.00",
-        "        vs energy   +2.50                -10.00",
+        "OOD set      AUROC [95 %]        FPR95 [95 %]        AUPR-in     out   DTACC",
+        "-" * 76,
+        "energy",
+        "  near        80.00 [70.0, 85.0]  30.00 [25.0, 40.0]   50.00   62.50   75.00",
+        "  far         90.00 [80.0, 95.0]  20.00 [15.0, 30.0]   50.00   62.50   75.00",
+        "  mean        85.00               25.00                50.00   62.50   75.00",
+        "react",
+        "  near        85.00 [75.0, 90.0]  20.00 [15.0, 30.0]   50.00   62.50   75.00",
+        "  far         90.00 [80.0, 95.0]  10.00 [5.0, 20.0]    50.00   62.50   75.00",
+        "  mean        87.50               15.00                50.00   62.50   75.00",
+        "  vs energy   +2.50              -10.00",
     ]
+
+
+def test_the_order_of_methods(results):
+    def order(sort):
+        names = [line for line in table(results, sort=sort).splitlines()[2:] if line[0] != " "]
+        return names
+
+    assert order(None) == order("method") == ["energy", "react"]
+    assert order("auroc") == order("fpr95") == ["react", "energy"]
+    with pytest.raises(UsageError, match="sort: got 'aupr', wanted one of auroc, fpr95, method"):
+        table(results, sort="aupr")
 
 
 def test_a_convention_is_named_and_a_lone_method_stands_alone(results):
     text = table(results[1:], "sfp")
-    assert "FPR95 (sfp) [95 %]" in text and "vs energy" not in text
+    assert "FPR95 (sfp)" in text and "vs energy" not in text
 
 
 def test_one_set_has_no_mean(results):
