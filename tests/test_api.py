@@ -172,5 +172,9 @@ def test_listings_tell_needs_parameters_and_papers():
         assert entry.paper or entry.name in ("randomcam", "sobel"), entry.name  # baselines
     assert "images" in next(e for e in entries if e.name == "odin").needs
     assert "labels" in next(e for e in entries if e.name == "she").needs
-    assert {entry.name for entry in jaxood.list_suites()} == {"digits", "photos"}
+    assert {entry.name for entry in jaxood.list_suites()} > {"digits", "photos", "imagenet-sfp"}
+    assert [entry.name for entry in jaxood.list_suites("openood-i*")] == [
+        "openood-imagenet",
+        "openood-imagenet200",
+    ]
     assert [e.name for e in jaxood.list_models("resnet50.a1*")] == ["resnet50.a1_in1k"]

@@ -52,6 +52,22 @@ def test_a_detector_of_ones_own(folder, cache, capsys):
     jaxood.check_detector(Margin())
 
 
+def test_a_suite_of_ones_own(folder):
+    (table,) = re.findall(r"```toml\n(.*?)```", README, re.S)
+    (folder / "mine.toml").write_text(table)
+    (folder / "lists").mkdir()
+    (folder / "lists/test.csv").write_text("path,label\n0.png,3\n1.png,9\n")
+    for link, target in (("train", "known"), ("images", "known"), ("sketches", "foreign")):
+        (folder / link).symlink_to(target)
+    suite = jaxood.suite("mine.toml")
+    assert suite.classes == 10 and suite.id_test.labels.tolist() == [3, 9]
+    assert suite.groups == {"far": ("sketches",)} and len(suite.train) == 3
+    problems = {entry.key: entry.problem for entry in jaxood.check_suite("mine.toml").sets}
+    assert problems == dict.fromkeys(("train", "id_test"), "") | {
+        "ood.sketches": "3 images instead of 5,000"
+    }
+
+
 def test_every_command_and_option_that_is_told_exists():
     for command, line in re.findall(COMMAND, README, re.M):
         name = command.strip().removesuffix(".py")

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 from colours import Colours, logits
-from layouts import NNGUIDE, OPENOOD, SFP, picture, write_folders, write_openood
+from layouts import NNGUIDE, OPENOOD, SFP, picture, write_folders, write_images, write_openood
 from scipy.special import logsumexp
 
 import jaxood
+from jaxood.cli import main
+from jaxood.data.suite import folders_suite
 from jaxood.errors import UsageError
 
 CLASSES = {"imagenet": 1000, "imagenet200": 200, "cifar10": 10, "cifar100": 100}
@@ -231,3 +233,86 @@ def test_without_validation_images_the_training_images_serve(tmp_path):
     found = jaxood.evaluate(Colours(1000), jaxood.suite("imagenet-nnguide", root), "temp_scaling")
     assert found.settings["fitted_on"] == {"temp_scaling": ["train"]}
     assert found.validation is None and len(found.train.features) == 9
+
+
+def test_the_command_lists_shows_and_checks(tmp_path, capsys):
+    def told(*arguments):
+        code = main("suites", [str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return code, output.out.splitlines(), output.err.strip()
+
+    code, lines, _ = told()
+    assert code == 0 and len(lines) == 11
+    assert lines[0].split()[0] == "digits" and "openood-imagenet200 " in lines[9]
+    code, lines, _ = told("openood-cifar100")
+    assert code == 0 and lines[1].split() == ["set", "group", "expected", "where", "from"]
+    assert lines[7].split() == [
+        *("ood.tin", "near", "6,526", "benchmark_imglist/cifar100/test_tin.txt"),
+        *("OpenOOD:", "tin.zip,", "benchmark_imglist.zip"),
+    ]
+    root = write_openood(tmp_path, "cifar100")
+    (root / "images_classic/tin").rename(root / "tin")
+    code, lines, _ = told("check", "openood-cifar100", "--root", root)
+    assert code == 2 and lines[1].split() == ["set", "group", "found", "expected", "from"]
+    assert lines[7].split()[:4] == ["ood.tin", "near", "0", "6,526"]
+    expected = (
+        "ood.tin: 2 of its list are not there, such as {}/images_classic/tin/val/images/val_10"
+    )
+    assert f"{expected.format(root)}.JPEG" in lines and lines[-1] == "10 of 10 sets not whole"
+    assert "train: its list has 8 lines: one of another version" in lines
+    assert told("check", "digits")[0] == 0
+    for arguments, message in (
+        (["check", "openood-cifar100"], "--root: got none, wanted the folder in which the images"),
+        (["digits", "--root", root], "wanted it with `check NAME` only"),
+        (["check"], "name: got check, wanted nothing, NAME, or check NAME"),
+        (["openood"], "suite: got 'openood', wanted one of"),
+    ):
+        code, lines, error = told(*arguments)
+        assert (code, lines) == (2, []) and message in error and "\n" not in error
+
+
+def test_the_command_evaluates_a_suite(tmp_path, capsys):
+    root = write_openood(tmp_path, "imagenet")
+    asked = ["--model", "colours:imagenet", "--method", "msp", "--full-spectrum"]
+    asked += ["--suite", "openood-imagenet", "--data-root", str(root), "--output"]
+    assert main("evaluate", [*asked, str(tmp_path / "out")]) == 0
+    scores = np.load(tmp_path / "out" / "scores.npz")
+    assert scores["ids/imagenet_c"].tolist() == paths("imagenet", "test_imagenet_c")
+    assert len(scores["scores/msp/imagenet_r"]) == 3
+    arguments = json.loads((tmp_path / "out" / "manifest.json").read_text())["arguments"]
+    assert arguments["full_spectrum"] is True and arguments["suite"] == "openood-imagenet"
+    capsys.readouterr()
+    lists, images = root / "benchmark_imglist/imagenet", root / "images_largescale"
+    asked = ["--model", "colours:imagenet", "--method", "msp", "--output", str(tmp_path / "two")]
+    asked += ["--id-dir", f"{lists}/test_imagenet.txt", "--ood-dir", f"o={lists}/test_ninco.txt"]
+    assert main("evaluate", [*asked, "--data-root", str(images)]) == 0
+    again = np.load(tmp_path / "two" / "scores.npz")
+    np.testing.assert_allclose(again["scores/msp/o"], scores["scores/msp/ninco"], rtol=1e-6)
+    capsys.readouterr()
+    for extra, message in (
+        (["--suite", "imagenet-sfp"], "--data-root: got none, wanted the folder in which"),
+        (["--suite", "digits", "--data-root", str(root)], "--data-root: got "),
+        (["--suite", str(root / "no.toml")], "--suite: got "),
+        (["--suite", "digits", "--full-spectrum"], "--full-spectrum: got suite digits, which has"),
+    ):
+        asked = ["--model", "colours:imagenet", "--method", "msp", *extra]
+        assert main("evaluate", [*asked, "--output", str(tmp_path / "x")]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert message in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_users_own_class_names_number_folders_and_lists(tmp_path):
+    """--classes has another order than the folders; the same labels come from a table of names."""
+    names = ["zebra", *(f"class {i}" for i in range(1, 8)), "bee", "ant"]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    write_images(tmp_path, ["id/ant/a.png", "id/bee/b.png", "id/zebra/c.png", "far/d.png"])
+    rows = ("path,label", "id/ant/a.png,ant", "id/bee/b.png,bee", "id/zebra/c.png,zebra")
+    (tmp_path / "id.csv").write_text("\n".join(rows))
+    model = jaxood.load_model(Colours(10), classes=tmp_path / "names.txt")
+    for source in ("id", "id.csv"):
+        suite = folders_suite(tmp_path / source, tmp_path / source, {"far": tmp_path / "far"})
+        found = jaxood.evaluate(model, suite, ["msp", "temp_scaling"])
+        for images in (found.id_test.images, found.train.images):
+            assert images.labels.tolist() == [9, 8, 0]
+        assert found.model.class_names == tuple(names) and found.accuracy is not None
