@@ -117,7 +117,8 @@ def write_weights(folder: Path, arch: str) -> None:
     torch.manual_seed(0)
     network = import_publisher("torchvision.models").get_model(arch)
     torch.save(network.state_dict(), folder / "weights.pth")
-    convert(folder / "weights.pth", folder / "weights.safetensors", arch=arch)
+    tag = "IMAGENET1K_V1"  # its preprocessing is that of the torch script
+    convert(folder / "weights.pth", folder / "weights.safetensors", arch=arch, tag=tag)
 
 
 def lacks_schemas() -> bool:
