@@ -26,6 +26,7 @@ from pathlib import Path
 from jaxood.cli.options import (
     add,
     add_bank_arguments,
+    add_cache_argument,
     add_evaluation_arguments,
     add_model_arguments,
     add_output_argument,
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "also score covariate-shifted ID sets, and count them as in distribution"
     data.add_argument("--full-spectrum", action="store_true", help=text)
     add_bank_arguments(data)
+    add_cache_argument(data)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/evaluate")
 
@@ -73,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         fpr_convention=args.fpr_convention,
         seed=args.seed,
         store=args.output / "features",
+        cache_images=args.cache_images,
         progress=progress_bar,
     )
     print(result)

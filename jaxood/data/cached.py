@@ -1,6 +1,6 @@
 """Images as a model takes them, kept on a disk: a run that follows decodes nothing.
 
-`<folder>/<set>-<key>/<first image>.images` has CHUNK images, or what is left at the end of a set:
+`<folder>/<key>/<first image>.images` has CHUNK images, or what is left at the end of a set:
 a line with a digest of all that follows; a line of JSON with what the file holds, and why images
 of it could not be decoded; the pixels. A file is whole or absent. One whose content is not what
 was written is told of, and made again.
@@ -21,8 +21,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxood.data.images import Arrays, Batch, ImageSet, Pictures, padded
+from jaxood.data.relabelled import Relabelled
 from jaxood.errors import UsageError
-from jaxood.files import file_name, fingerprint, make_folder, printable, whole_file
+from jaxood.files import fingerprint, make_folder, printable, whole_file
 from jaxood.preprocessing import Preprocessing
 
 FORMAT = "jaxood images 1"
@@ -59,18 +60,21 @@ def cached_batches(
 
 def require_space(
     sets: Iterable[ImageSet | None],
-    folder: Path | str,
+    folder: Path | str | None,
     preprocessing: Preprocessing,
     argument: str = "cache_images",
 ) -> None:
     """Tells how much of a disk `cached_batches` is going to take for these sets.
 
     Args:
+      folder: None, where nothing is kept.
       argument: the parameter that an error names.
 
     Raises:
       UsageError: when the disk has not so much.
     """
+    if folder is None:
+        return
     files = [images for images in sets if images is not None and _is_decoded(images)]
     needed = sum(_Kept.of(images, folder, preprocessing).lacking_bytes() for images in files)
     if not needed:
@@ -88,6 +92,8 @@ def _size(number: int) -> str:
 
 
 def _is_decoded(images: ImageSet) -> bool:
+    while isinstance(images, Relabelled):
+        images = images.images
     return not isinstance(images, Arrays | Pictures)
 
 
@@ -115,8 +121,7 @@ class _Kept:
     def of(cls, images: ImageSet, folder: Path | str, preprocessing: Preprocessing) -> "_Kept":
         how = preprocessing.resize, preprocessing.crop, preprocessing.interpolation
         key = fingerprint(FORMAT, images.fingerprint(), how)
-        inside = Path(folder) / f"{file_name(images.name)}-{key}"
-        return cls(inside, key, preprocessing.crop, len(images))
+        return cls(Path(folder) / key, key, preprocessing.crop, len(images))
 
     def lacking_bytes(self) -> int:
         chunks = range(0, self.count, CHUNK)
