@@ -90,7 +90,7 @@ def write_photographs(folder: Path, count: int, seed: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from jaxood.data.suites import package_folder, photos_suite
+    from jaxood.data.photos import package_folder, photos_suite
 
     sources = list(photos_suite().id_test.paths())
     skimage = package_folder("skimage", "scikit-image") / "data"
