@@ -26,6 +26,7 @@ from pathlib import Path
 from jaxood.cli.options import (
     add,
     add_bank_arguments,
+    add_cache_argument,
     add_evaluation_arguments,
     add_json_argument,
     add_model_arguments,
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "also score covariate-shifted ID sets, and count them as in distribution"
     data.add_argument("--full-spectrum", action="store_true", help=text)
     add_bank_arguments(data)
+    add_cache_argument(data)
     add_model_arguments(parser)
     add(parser, "--sort", "NAME", "order of the methods: auroc, fpr95 or method")
     add_json_argument(parser)
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         fpr_convention=args.fpr_convention,
         seed=args.seed,
         store=args.output / "features",
+        cache_images=args.cache_images,
         progress=None if args.quiet else progress_bar,
     )
     if args.json:

@@ -19,6 +19,7 @@ from pathlib import Path
 from jaxood.cli.options import (
     add,
     add_bank_arguments,
+    add_cache_argument,
     add_method_arguments,
     add_model_arguments,
     model_from,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "where the paths of lists begin; a .txt line is split at the first blank, as OpenOOD's"
     add(data, "--data-root", "DIR", text, dest="root", type=Path)
     add_bank_arguments(data)
+    add_cache_argument(data)
     add_model_arguments(parser)
     text, file = "the detector file", Path("detector.safetensors")
     add(parser, "--output", "FILE", text, type=Path, default=file)
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         bank_fraction=args.bank_fraction,
         balanced_bank=args.balanced_bank,
         seed=args.seed,
+        cache_images=args.cache_images,
         progress=None if args.quiet else progress_bar,
     )
     detector.save(args.output)

@@ -109,6 +109,12 @@ def add_bank_arguments(group) -> None:
     group.add_argument("--balanced-bank", action="store_true", help=text)
 
 
+def add_cache_argument(group) -> None:
+    """--cache-images."""
+    text = "folder to keep decoded images in, as the model takes them: other runs decode none"
+    add(group, "--cache-images", "DIR", text, type=output_folder)
+
+
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """--output DIR."""
     text = "folder for the results; the same command goes on in it"

@@ -15,6 +15,7 @@ import argparse
 from jaxood.cli.options import (
     add,
     add_bank_arguments,
+    add_cache_argument,
     add_evaluation_arguments,
     add_output_argument,
     add_running_arguments,
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "also with covariate-shifted images as in distribution, where a suite has such"
     data.add_argument("--full-spectrum", action="store_true", help=text)
     add_bank_arguments(data)
+    add_cache_argument(data)
     group = parser.add_argument_group("models")
     text = "weights files, or package.module:function; default: the model of each suite"
     add(group, "--weights", "NAME=FILE", text, dest="models", nargs="+")
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         full_spectrum=args.full_spectrum,
         root=args.root,
         output=args.output,
+        cache_images=args.cache_images,
         load=lambda source: load_model(source, dtype=args.dtype, cache=args.cache),
         progress=None if args.quiet else _bars,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxood.context import Extractor
+from jaxood.data.cached import require_space
 from jaxood.data.images import ImageSet
 from jaxood.data.relabelled import numbered_by
 from jaxood.data.suite import Suite
@@ -256,6 +257,7 @@ def evaluate(
     fpr_convention: str = "plain",
     seed: int = 0,
     store: Path | str | None = None,
+    cache_images: Path | str | None = None,
     progress: SetProgress | None = None,
 ) -> EvaluationResult:
     """Extracts every set of a suite once, then fits, scores and measures each method.
@@ -277,6 +279,8 @@ def evaluate(
       seed: of every random draw.
       store: folder where extracted features are kept, for an interrupted run to go on and for
         other methods on the same images.
+      cache_images: folder where decoded images are kept, as a model of this input size takes them,
+        for runs that follow; n x crop x crop x 3 bytes.
       progress: given a set's name, returns what is told (images done, images in all).
 
     Returns:
@@ -296,8 +300,12 @@ def evaluate(
     maps = {found.key: found for view in views if (found := view.map)}
     extractors: dict[str, Extractor] = {**maps}
     extractors |= {key: one for method in chosen for key, one in method.extractors.items()}
-    runner = Runner(model)
+    runner = Runner(model, cache_images=cache_images)
     runner.check(tuple(extractors.values()), batch_size)
+    chosen_shifted = suite.shifted if full_spectrum else {}
+    tested = [suite.id_test, *chosen_shifted.values(), *suite.ood.values()]
+    train, bank, validation = fit_images
+    require_space([train, validation, *tested], cache_images, model.preprocessing)
 
     def extracted(images: ImageSet, name: str) -> SetFeatures:
         features = runner.extract(
@@ -310,11 +318,9 @@ def evaluate(
         )
         return SetFeatures(images, features)
 
-    train, bank, validation = fit_images
     fitted_on = None if train is None else extracted(train, "train")
     held_out = None if validation is None else extracted(validation, "validation")
     id_test = extracted(suite.id_test, suite.id_test.name)
-    chosen_shifted = suite.shifted if full_spectrum else {}
     shifted = {name: extracted(images, name) for name, images in chosen_shifted.items()}
     ood = {name: extracted(images, name) for name, images in suite.ood.items()}
     results, failures = _scored(

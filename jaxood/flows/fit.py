@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxood.data.cached import require_space
 from jaxood.data.images import ImageSet
 from jaxood.data.relabelled import numbered_by
 from jaxood.data.sources import image_set
@@ -41,6 +42,7 @@ def fit(
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
     seed: int = 0,
+    cache_images: Path | str | None = None,
     progress: SetProgress | None = None,
 ) -> ImageDetector:
     """Fits a method on training images, and sets its threshold on others.
@@ -57,6 +59,8 @@ def fit(
       settings: parameters by part and name: `{"knn": {"k": 50}}`.
       bank_fraction: of the training images, drawn with `seed`, that the method is fitted on.
       balanced_bank: draws as many of each class.
+      cache_images: folder where decoded images are kept, as a model of this input size takes them,
+        for runs that follow; n x crop x crop x 3 bytes.
       progress: given a set's name, returns what is told (images done, images in all).
 
     Raises:
@@ -72,7 +76,8 @@ def fit(
     training = None
     if train is not None:
         training = numbered_by(image_set(train, "train", "train", root), loaded.class_names)
-    runner, extractors = Runner(loaded), tuple(chosen.extractors.values())
+    runner = Runner(loaded, cache_images=cache_images)
+    extractors = tuple(chosen.extractors.values())
     learned: dict[str, Features] = {}
     outputs = labels = bank = None
     if chosen.needs_train:
@@ -81,6 +86,7 @@ def fit(
         training = training.subset(bank)
         check_fit_labels(training, [chosen], loaded)
     runner.check(extractors, batch_size)
+    require_space([training, known], cache_images, loaded.preprocessing)
 
     def features_of(images: ImageSet, name: str) -> Features:
         return runner.extract(

@@ -35,6 +35,7 @@ def study(
     full_spectrum: bool = False,
     root: Path | str | None = None,
     output: Path | str | None = None,
+    cache_images: Path | str | None = None,
     load: Load = load_model,
     progress: Callable[[str], SetProgress] | None = None,
 ) -> Report:
@@ -49,7 +50,7 @@ def study(
         None: of each suite the model that belongs to it.
       suites: names, or suites.
       methods, settings, sweeps, batch_size, bank_fraction, balanced_bank, fpr_convention,
-        full_spectrum: see `jaxood.evaluate`.
+        full_spectrum, cache_images: see `jaxood.evaluate`.
       seeds: of the random draws: bank, coalitions, intervals.
       root: the folder in which the images of the suites lie, of those that need one.
       output: folder where the result of each run is written as it comes, and the features, from
@@ -89,6 +90,7 @@ def study(
                         full_spectrum=full_spectrum,
                         seed=seed,
                         store=None if output is None else Path(output) / "features",
+                        cache_images=cache_images,
                         progress=progress(run) if progress else None,
                     )
                 except UsageError as error:

@@ -5,7 +5,7 @@ image set -> uint8 batches -> device: normalise, backbone, extractors -> host
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxood.compiling import jit
 from jaxood.context import Extractor
+from jaxood.data.cached import cached_batches
 from jaxood.data.images import Batch, ImageSet
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
@@ -58,10 +59,17 @@ class Runner:
 
     Attributes:
       mesh: batches are split along it; every device holds the weights.
+      cache_images: folder where images that were decoded are kept, for the next time.
     """
 
-    def __init__(self, model: LoadedModel, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        model: LoadedModel,
+        mesh: Mesh | None = None,
+        cache_images: Path | str | None = None,
+    ):
         self.model = model
+        self.cache_images = cache_images
         self.mesh = mesh or data_mesh()
         self._graphdef, state = nnx.split(model.module)
         self._state = replicate(state, self.mesh)
@@ -131,13 +139,19 @@ class Runner:
         targets = np.full(size, TOP_CLASS if target is None else target, np.int32)
         targets, key = shard(targets, self.mesh), replicate(jax.random.key(seed), self.mesh)
         in_flight: deque[tuple[Batch, Extracted]] = deque()
-        with closing(images.batches(self.model.preprocessing, size, start)) as batches:
+        with closing(self._batches(images, size, start)) as batches:
             for batch in batches:
                 in_flight.append((batch, self.run(step, (batch.images, targets), (key,))))
                 if len(in_flight) == IN_FLIGHT:
                     yield _fetched(*in_flight.popleft())
             while in_flight:
                 yield _fetched(*in_flight.popleft())
+
+    def _batches(self, images: ImageSet, size: int, start: int) -> Generator[Batch, None, None]:
+        preprocessing = self.model.preprocessing
+        if self.cache_images is None:
+            return images.batches(preprocessing, size, start)
+        return cached_batches(images, self.cache_images, preprocessing, size, start)
 
     def extract(
         self,
