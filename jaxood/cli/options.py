@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxood.cli.values import fraction, output_folder, positive
+from jaxood.cli.values import fraction, output_folder, positive, whole
 from jaxood.errors import UsageError
 
 DEFAULT = " (default: %(default)s)"
@@ -37,7 +37,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
 
 def add_seed_argument(group) -> None:
     """--seed."""
-    add(group, "--seed", "N", "of every random draw (default: 0)", type=int, default=0)
+    add(group, "--seed", "N", "of every random draw (default: 0)", type=whole, default=0)
 
 
 def model_from(args: argparse.Namespace, suite: str = "digits"):

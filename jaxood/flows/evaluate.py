@@ -17,7 +17,7 @@ from jaxood.data.images import ImageSet
 from jaxood.data.suites import Suite
 from jaxood.data.suites import suite as suite_of
 from jaxood.detectors.bank import draw_bank
-from jaxood.detectors.contract import Detector
+from jaxood.detectors.contract import Detector, check_labels
 from jaxood.detectors.grammar import parse_methods
 from jaxood.detectors.method import Method
 from jaxood.detectors.scoring import host_outputs, score_rows
@@ -200,6 +200,9 @@ def evaluate(
     chosen = check_request(methods, settings, sweeps, fpr_convention, seed)
     suite = suite_of(suite)
     model = load_model(model_of_suite(suite.name) if model is None else model)
+    known = suite.id_test
+    if known.labels is not None and known.labels_are_classes:
+        check_labels(known.labels, model.classes, "id_test")
     bank = train = None
     if any(method.needs_train for method in chosen):
         bank = bank_indices(suite.train, chosen, bank_fraction, seed, balanced_bank)
