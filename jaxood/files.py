@@ -55,8 +55,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     A reader, or a next run, sees the whole file or none of it. The folder is made; what a process
     that was killed left of the file is removed.
+
+    Raises:
+      OSError: when it cannot be written, or something else than a file is there.
     """
     make_folder(path.parent)
+    if path.exists() and not path.is_file():  # root could put a file in the place of /dev/null
+        raise OSError(errno.EEXIST, "not a regular file", os.fspath(path))
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         if not _runs(left.name.split(".")[-2]):
             left.unlink(missing_ok=True)

@@ -124,6 +124,8 @@ def convert(argument: str, value: object, kind: Any) -> object:
             raise UsageError(argument, repr(value), f"an object, a {kind.__name__}: from Python")
         return value
     try:
+        if kind is not str and isinstance(value, str) and not value.isascii():
+            raise ValueError  # int() takes the digits of all scripts
         converted = kind(value)
         if kind is int and converted != float(value):  # type: ignore[arg-type]
             raise ValueError

@@ -11,13 +11,14 @@ import argparse
 from pathlib import Path
 
 from jaxood.cli.options import add
+from jaxood.cli.values import output_file
 from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = ".pth, .pt, .bin, .ckpt or .safetensors"
     add(parser, "--checkpoint", "FILE", text, type=Path)
-    add(parser, "--output", "FILE", "weights file to write (.safetensors)", type=Path)
+    add(parser, "--output", "FILE", "weights file to write (.safetensors)", type=output_file)
     add(parser, "--arch", "NAME", "architecture, where it is not recognised")
     text = "weight tag, whose preprocessing is used, where it is not recognised"
     add(parser, "--tag", "TAG", text)

@@ -24,7 +24,8 @@ def outcome(error: BaseException) -> tuple[int, str] | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0, ""
     if isinstance(error, OSError):
-        file = f": {error.filename}" if error.filename else ""
+        file = error.filename2 or error.filename  # what was meant, not what is beside it
+        file = f": {file}" if file else ""
         return 1, printable(f"{error.strerror or error}{file}")
     first = str(error).strip().partition("\n")[0]
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:

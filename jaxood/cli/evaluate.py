@@ -35,6 +35,7 @@ from jaxood.cli.options import (
 )
 from jaxood.cli.values import as_json, progress_bar
 from jaxood.errors import UsageError
+from jaxood.files import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +109,7 @@ def _suite(args: argparse.Namespace):
         name, equals, folder = text.partition("=")
         if not equals:
             name, folder = Path(text).name, text
+        name = printable(name)
         if not name or name in ood:
             raise UsageError("ood", text, "a name for each set, all different")
         ood[name] = folder

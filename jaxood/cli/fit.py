@@ -24,7 +24,7 @@ from jaxood.cli.options import (
     add_model_arguments,
     model_from,
 )
-from jaxood.cli.values import fraction, progress_bar
+from jaxood.cli.values import fraction, output_file, progress_bar
 from jaxood.errors import UsageError
 
 
@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cache_argument(data)
     add_model_arguments(parser)
     text, file = "the detector file", Path("detector.safetensors")
-    add(parser, "--output", "FILE", text, type=Path, default=file)
+    add(parser, "--output", "FILE", text, type=output_file, default=file)
     text = "also write a program for uint8 batches of --batch-size, made by jax.export"
-    add(parser, "--export", "FILE", text, type=Path)
+    add(parser, "--export", "FILE", text, type=output_file)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxood.cli.values import fraction, output_folder, positive
+from jaxood.cli.values import fraction, output_folder, positive, whole
 from jaxood.errors import UsageError
 
 DEFAULT = " (default: %(default)s)"
@@ -43,7 +43,7 @@ def add_running_arguments(group) -> None:
 
 def add_seed_argument(group) -> None:
     """--seed."""
-    add(group, "--seed", "N", "of every random draw (default: 0)", type=int, default=0)
+    add(group, "--seed", "N", "of every random draw (default: 0)", type=whole, default=0)
 
 
 def model_from(args: argparse.Namespace, suite: str = "digits"):

@@ -24,7 +24,7 @@ from jaxood.cli.options import (
     add_output_argument,
     model_from,
 )
-from jaxood.cli.values import positive, progress_bar
+from jaxood.cli.values import number, positive, progress_bar
 from jaxood.errors import UsageError
 
 
@@ -45,16 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "fractions 0, 1/N ... (N-1)/N of the pixels"
     add(removal, "--steps", "N", text, type=positive, default=50)
     text = "these fractions instead, from 0 to less than 1"
-    add(removal, "--thresholds", "X", text, dest="fractions", nargs="+", type=float)
+    add(removal, "--thresholds", "X", text, dest="fractions", nargs="+", type=number)
     text = "exact: so many pixels; notebook: all at or above a percentile"
     add(removal, "--convention", "NAME", text, default="exact")
     add(removal, "--imputation", "NAME", "linear, mean, zero or blur", default="linear")
     text = "standard deviation of what is added to removed pixels"
-    add(removal, "--noise", "S", text, type=float, default=0.01)
+    add(removal, "--noise", "S", text, type=number, default=0.01)
     text = "impute values in [0, 1], as ROAD's authors do, not the normalised image"
     removal.add_argument("--before-normalisation", action="store_true", help=text)
     text = "fractions shown in strip.png (default: six of those measured)"
-    add(parser, "--strip", "X", text, nargs="+", type=float)
+    add(parser, "--strip", "X", text, nargs="+", type=number)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/road")
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,9 +16,25 @@ REDRAWN = 1.0  # seconds
 BETWEEN_LINES = 30.0  # seconds
 
 
+def whole(text: str) -> int:
+    """An integer in digits 0 to 9."""
+    return int(_ascii(text))
+
+
+def number(text: str) -> float:
+    """A number in digits 0 to 9."""
+    return float(_ascii(text))
+
+
+def _ascii(text: str) -> str:
+    if not text.isascii():  # int() takes the digits of all scripts
+        raise ValueError
+    return text
+
+
 def positive(text: str) -> int:
     """An integer of at least 1."""
-    value = int(text)
+    value = whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
@@ -25,7 +42,7 @@ def positive(text: str) -> int:
 
 def fraction(text: str) -> float:
     """A number in (0, 1]."""
-    value = float(text)
+    value = number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
     return value
@@ -37,16 +54,29 @@ def coalitions(text: str) -> int | str:
 
 
 def output_folder(text: str) -> Path:
-    """A folder that is there or can be made: known before hours are spent."""
+    """A folder that is there or can be made: tried before hours are spent."""
+    return _writable(text, Path(text))
+
+
+def output_file(text: str) -> Path:
+    """A file in such a folder."""
+    if os.path.exists(text or ".") and not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: it is no regular file")
+    return _writable(text, Path(text).parent)
+
+
+def _writable(text: str, folder: Path) -> Path:
     try:
         if "\0" in text:
             raise ValueError("a NUL character")
-        path = Path(text).absolute()
-        present = next(folder for folder in (path, *path.parents) if folder.exists())
+        Path(text).exists()  # not so for a name that is too long
+        folder = folder.absolute()
+        present = next(one for one in (folder, *folder.parents) if one.exists())
+        with tempfile.TemporaryFile(dir=present):
+            pass
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be made: {error}") from None
-    if not present.is_dir() or not os.access(present, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text} cannot be made: {present} is no writable folder")
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {reason}") from None
     return Path(text)
 
 

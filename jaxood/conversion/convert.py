@@ -87,7 +87,7 @@ def convert(
       verify: also compares with the publisher's model; see `jaxood.conversion.parity`.
 
     Raises:
-      UsageError: what cannot be read, recognised, converted or written. Nothing is left behind.
+      UsageError: what cannot be read, recognised or converted. Nothing is left behind.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     source = read_checkpoint(checkpoint)

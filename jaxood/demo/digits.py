@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 
 from jaxood.data.digits import ID_CLASSES, digits_train_and_test
+from jaxood.files import make_folder
 from jaxood.models.backbone import Backbone
 
 EPOCHS = 60
@@ -26,6 +27,7 @@ def digits_weights(cache: Path) -> Path:
 
     path = cache / f"digits_cnn-v{VERSION}.safetensors"
     if not is_whole(path):
+        make_folder(cache)  # before a minute is spent
         save_weights(path, train_digits(), "digits_cnn", "digits")
     return path
 

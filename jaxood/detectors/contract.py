@@ -123,7 +123,9 @@ class Transform(Step):
         ...
 
 
-def check_labels(labels: object, classes: int | None) -> Int[np.ndarray, " n"]:
+def check_labels(
+    labels: object, classes: int | None, argument: str = "labels"
+) -> Int[np.ndarray, " n"]:
     """The labels as an array, when each is a class.
 
     Raises:
@@ -132,7 +134,7 @@ def check_labels(labels: object, classes: int | None) -> Int[np.ndarray, " n"]:
     array = np.asarray(labels)
     require(
         array.ndim == 1 and np.issubdtype(array.dtype, np.integer),
-        "labels",
+        argument,
         f"{array.dtype} values of shape {array.shape}",
         "a whole number for each training image",
     )
@@ -140,7 +142,7 @@ def check_labels(labels: object, classes: int | None) -> Int[np.ndarray, " n"]:
     if wrong.any():
         got = f"{array[wrong][0]} as label of image {np.flatnonzero(wrong)[0]}"
         wanted = "a class, 0 or more" if classes is None else f"a class, 0 to {classes - 1}"
-        require(False, "labels", got, wanted)
+        require(False, argument, got, wanted)
     return array
 
 

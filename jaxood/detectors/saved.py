@@ -75,7 +75,8 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
     """Writes the file, all of it or nothing.
 
     Raises:
-      UsageError: when it cannot be written, or could not be read back.
+      UsageError: when it could not be read back.
+      OSError: when it cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -109,8 +110,8 @@ def save_detector(path: Path, detector: SavedDetector) -> None:
             # One entry: safetensors writes several in any order, and the same command must give
             # the same file.
             save_file(arrays, partial, {FORMAT: json.dumps(values)})
-    except (OSError, SafetensorError) as error:
-        raise UsageError("path", f"{path} ({error})", "a file that can be written") from error
+    except SafetensorError as error:  # a full disk
+        raise OSError(f"{path}: {error}") from error
 
 
 def load_detector(path: Path, parts: Iterable[type[Step | Extractor]] = ()) -> SavedDetector:

@@ -227,7 +227,7 @@ class ImageDetector:
         """Writes the detector file: arrays and JSON, all of it or nothing.
 
         Raises:
-          UsageError: when it cannot be written.
+          OSError: when it cannot be written.
         """
         save_detector(Path(path), self.fitted)
         return Path(path)

@@ -18,7 +18,7 @@ from jaxood.data.images import ImageSet
 from jaxood.data.relabelled import numbered_by
 from jaxood.data.suite import Suite
 from jaxood.data.suites import suite as suite_of
-from jaxood.detectors.contract import Detector
+from jaxood.detectors.contract import Detector, check_labels
 from jaxood.detectors.grammar import parse_methods
 from jaxood.detectors.method import Method
 from jaxood.detectors.scoring import host_outputs, score_rows
@@ -295,6 +295,9 @@ def evaluate(
     model = load_model(model_of_suite(suite.name) if model is None else model)
     suite = _numbered(suite, model)
     model = names_of_folders(model, suite.train, suite.id_test)
+    known = suite.id_test
+    if known.labels is not None and known.labels_are_classes:
+        check_labels(known.labels, model.classes, "id_test")
     fit_images = fit_sets(suite, chosen, model, bank_fraction, seed, balanced_bank)
     views = [method.source for method in chosen if method.source]
     maps = {found.key: found for view in views if (found := view.map)}

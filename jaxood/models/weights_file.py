@@ -112,7 +112,7 @@ def write_weights(
     """Writes the arrays `value(name)`, float32, one after the other; all of the file or nothing.
 
     Raises:
-      UsageError: when the file cannot be written.
+      OSError: when the file cannot be written.
     """
     header: dict[str, dict] = {"__metadata__": info.as_strings() | {"sha256": NO_DIGEST.decode()}}
     end = 0
@@ -121,22 +121,18 @@ def write_weights(
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of eight bytes
-    try:
-        with whole_file(path) as partial, partial.open("wb") as file:
-            head = struct.pack("<Q", len(text)) + text
-            digest = hashlib.sha256(head)
-            file.write(head)
-            for name, shape in shapes.items():
-                array = np.ascontiguousarray(value(name), "<f4")
-                if array.shape != tuple(shape):
-                    raise ValueError(f"{name}: got shape {array.shape}, announced {shape}")
-                file.write(array.data)
-                digest.update(array.data)
-            file.seek(head.index(NO_DIGEST))
-            file.write(digest.hexdigest().encode())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError("output", f"{path} ({reason})", "a file that can be written") from error
+    with whole_file(path) as partial, partial.open("wb") as file:
+        head = struct.pack("<Q", len(text)) + text
+        digest = hashlib.sha256(head)
+        file.write(head)
+        for name, shape in shapes.items():
+            array = np.ascontiguousarray(value(name), "<f4")
+            if array.shape != tuple(shape):
+                raise ValueError(f"{name}: got shape {array.shape}, announced {shape}")
+            file.write(array.data)
+            digest.update(array.data)
+        file.seek(head.index(NO_DIGEST))
+        file.write(digest.hexdigest().encode())
 
 
 def open_weights(path: Path):

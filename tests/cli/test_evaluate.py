@@ -246,6 +246,13 @@ def test_broken_files_are_counted_and_named(cache, folders, tmp_path, capsys):
         (["--suite", "digit"], "Did you mean digits?"),
         (["--fpr-convention", "odd"], "one of nnguide, openood, plain, sfp"),
         (["--batch-size", "0"], "0 is not at least 1"),
+        (["--batch-size", "\u0663"], "--batch-size: invalid positive value"),
+        (["--seed", "\u0663"], "--seed: invalid whole value"),
+        (["--output", "/proc/nothing"], "--output: '/proc/nothing' cannot be written: No such"),
+        (
+            ["--id-dir", "LIST", "--ood-dir", "FOREIGN", "--model", "digits_cnn"],
+            "--id-dir: got 77 as label of image 1, wanted a class, 0 to 5",
+        ),
         (["--model", "resnet5"], "Did you mean resnet50"),
         (["--model", "resnet50"], "convert"),
         (["--weights", "nothing.safetensors"], "nothing.safetensors"),
@@ -277,7 +284,9 @@ def test_wrong_input_is_one_line(cache, folders, tmp_path, capsys, arguments, me
         "KNOWN": folders / "known",
         "FOREIGN": folders / "foreign",
         "EMPTY": tmp_path / "empty",
+        "LIST": tmp_path / "list.txt",
     }
+    places["LIST"].write_text("0.png 5\n1.png 77\n")
     arguments = [places.get(argument, argument) for argument in arguments]
     message = message.replace("EMPTY", str(tmp_path / "empty"))
     assert evaluate(cache, tmp_path / "output", *arguments) == 2
@@ -291,5 +300,5 @@ def test_an_output_that_is_a_file_is_one_line(cache, tmp_path, capsys):
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         assert evaluate(cache, output) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert f"{tmp_path / 'file'} is no writable folder" in line
+        assert f"'{output}' cannot be written: Not a directory" in line
     assert (tmp_path / "file").read_text() == "mine"

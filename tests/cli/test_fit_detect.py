@@ -239,6 +239,22 @@ def test_wrong_input_is_one_line(capsys, cache, folder, command, arguments, mess
     assert not output.exists()
 
 
+def test_outputs_that_cannot_be_written_are_told_before_the_pass(capsys, cache, folder):
+    for option in ("--output", "--export"):
+        for file in (
+            folder,
+            folder / "text.jpg" / "d",
+            "/proc/nothing/d",
+            "\0",
+            "",
+            "a" * 300,
+            "/dev/null",
+        ):
+            assert main("fit", [option, str(file), "--cache-dir", str(cache)]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert f"argument {option}: " in line and "cannot be written: " in line
+
+
 def test_detector_of_another_model_is_refused(capsys, cache, detector_file, folder):
     code, out, err = run_detect(
         capsys, folder, "--detector", detector_file, "--cache-dir", cache, "--dtype", "bfloat16"

@@ -215,6 +215,7 @@ def test_every_name_reads_back_from_its_spelling(name):
         ("knn[k]", "method: got 'knn[k]', wanted NAME or NAME[PARAMETER=VALUE,...]"),
         ("knn[k=5", "method: got 'knn[k=5', wanted NAME or NAME[PARAMETER=VALUE,...]"),
         ("knn[k=five]", "knn.k: got 'five', wanted a whole number"),
+        ("knn[k=\u0663]", "knn.k: got '\u0663', wanted a whole number"),
         ("knn[k=2.5]", "knn.k: got '2.5', wanted a whole number"),
         ("knn[m=5]", "parameter of knn: got 'm', wanted one of dtype, features, k, memory"),
         ("knn[features=logits]", "knn.features: got 'logits', wanted one of penultimate, pooled"),

@@ -267,6 +267,6 @@ def test_method_that_cannot_be_written_as_text(tmp_path):
 
 def test_failed_write_leaves_nothing(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match="^path: got .*, wanted a file that can be written"):
+    with pytest.raises(OSError, match="not a regular file"):
         save_detector(tmp_path / "folder", fitted("energy"))
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
