@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from jaxood.data.decode import UndecodableImage, prepare, silence_pil
+from jaxood.data.decode import UndecodableImage, decode, prepare, silence_pil
 from jaxood.errors import UsageError, require
 from jaxood.preprocessing import Preprocessing
 
@@ -118,10 +118,10 @@ def check_labels(labels: Int[np.ndarray, " n"] | None, images: int) -> None:
 
 def check_pictures(pictures: Sequence[Any], argument: str = "images") -> None:
     """Raises UsageError unless they are what `Pictures` takes, and at least one."""
-    wanted = "PIL images or uint8 arrays [h, w, 3] or [h, w]"
+    wanted = "PIL images, uint8 arrays [h, w, 3] or [h, w], or encoded images as bytes"
     require(len(pictures) > 0, argument, "none", "at least one image")
     for index, picture in enumerate(pictures):
-        if isinstance(picture, Image.Image):
+        if isinstance(picture, Image.Image | bytes):
             continue
         if not isinstance(picture, np.ndarray):
             raise UsageError(argument, f"{type(picture).__name__} at index {index}", wanted)
@@ -179,25 +179,31 @@ class Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Images in memory, of any size: PIL images, uint8 arrays [h, w, 3], grey ones [h, w].
+    """Images in memory, of any size: PIL images, uint8 arrays [h, w, 3], grey ones [h, w], bytes.
 
-    Each is resized and cropped as a file would be, but for arrays that have the model's input
-    size already: those are taken as they are.
+    Bytes are an encoded image. Each is resized and cropped as a file would be, but for arrays that
+    have the model's input size already: those are taken as they are.
+
+    Attributes:
+      names: what each is called; (): by the set's name and a number.
     """
 
-    pictures: Sequence[Image.Image | np.ndarray]
+    pictures: Sequence[Image.Image | np.ndarray | bytes]
     name: str = "images"
     labels: Int[np.ndarray, " n"] | None = None
     labels_are_classes: bool = False
     class_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self):
         check_pictures(self.pictures)
         check_labels(self.labels, len(self.pictures))
+        named, count = len(self.names), len(self.pictures)
+        require(named in (0, count), "names", f"{named} of {count} images", "one for each")
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        return _numbered(self.name, len(self))
+        return self.names or _numbered(self.name, len(self))
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -212,6 +218,9 @@ class Pictures:
             if isinstance(picture, Image.Image):
                 digest.update(f"{picture.mode} {picture.size}\n".encode())
                 digest.update(picture.tobytes())
+            elif isinstance(picture, bytes):
+                digest.update(f"encoded {len(picture)}\n".encode())
+                digest.update(picture)
             else:
                 digest.update(f"array {picture.shape}\n".encode())
                 digest.update(np.ascontiguousarray(picture).data)
@@ -219,7 +228,9 @@ class Pictures:
 
     def subset(self, indices: Int[np.ndarray, " m"]) -> "Pictures":
         labels = None if self.labels is None else self.labels[indices]
-        return replace(self, pictures=[self.pictures[index] for index in indices], labels=labels)
+        pictures = [self.pictures[index] for index in indices]
+        names = tuple(self.names[index] for index in indices) if self.names else ()
+        return replace(self, pictures=pictures, labels=labels, names=names)
 
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, start: int = 0
@@ -237,7 +248,7 @@ def _numbered(name: str, count: int) -> tuple[str, ...]:
 
 
 def _prepared(
-    picture: Image.Image | np.ndarray, preprocessing: Preprocessing
+    picture: Image.Image | np.ndarray | bytes, preprocessing: Preprocessing
 ) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
     """The square that a model takes, or an empty one and the reason."""
     side = preprocessing.crop
@@ -246,6 +257,8 @@ def _prepared(
             return picture, ""
         picture = Image.fromarray(picture)
     try:
+        if isinstance(picture, bytes):
+            return decode(picture, preprocessing), ""
         return prepare(picture, preprocessing), ""
     except (UndecodableImage, OSError, ValueError) as error:  # a file that PIL opens late
         reason = str(error) or type(error).__name__

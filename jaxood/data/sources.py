@@ -23,8 +23,9 @@ def image_set(
 
     Args:
       source: an image set, which is given back; a folder, an image file or a list, or a sequence
-        of them; a set of TFDS, `tfds:NAME:SPLIT` (see `jaxood.data.tfds`); a PIL image
-        or a uint8 array [h, w, 3] or [h, w], or a sequence of them; a uint8 array [n, h, w, 3].
+        of them; a set of TFDS, `tfds:NAME:SPLIT` (see `jaxood.data.tfds`); a PIL image,
+        a uint8 array [h, w, 3] or [h, w], an encoded image as bytes, or a sequence of them; a
+        uint8 array [n, h, w, 3].
       name: for tables and files; default: of the folder, the file or the set, else "images".
       argument: the parameter that an error names.
       root: of the paths in a list, see `ImageFiles.from_path`.
@@ -40,12 +41,14 @@ def image_set(
         return open_tfds(source, name, argument)
     if isinstance(source, str | os.PathLike):
         return ImageFiles.from_path(Path(source) if source else "", name, argument, root)
-    if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim < 4):
+    if isinstance(source, Image.Image | bytes) or (
+        isinstance(source, np.ndarray) and source.ndim < 4
+    ):
         source = [source]
     if isinstance(source, np.ndarray):
         source = list(source)
     if not isinstance(source, Sequence):
-        wanted = "paths, PIL images, uint8 arrays or an image set"
+        wanted = "paths, PIL images, uint8 arrays, bytes or an image set"
         raise UsageError(argument, type(source).__name__, wanted)
     if len(source) and all(isinstance(entry, str | os.PathLike) for entry in source):
         if len(source) == 1 and _is_tfds(source[0]):

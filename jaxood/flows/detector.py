@@ -153,14 +153,14 @@ class ImageDetector:
         Raises:
           UsageError: for what is no image, or one too thin to be resized.
         """
-        if not isinstance(image, bytes):
-            check_pictures([image], "image")
+        check_pictures([image], "image")
+        preprocessing = self.model.preprocessing
         try:
             if isinstance(image, bytes):
-                pixels = decode(image, self.model.preprocessing)
+                pixels = decode(image, preprocessing)
             else:
                 picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-                pixels = prepare(picture, self.model.preprocessing)
+                pixels = prepare(picture, preprocessing)
         except (UndecodableImage, OSError, ValueError) as error:
             raise UsageError("image", error, "an image that can be decoded") from None
         run, state = self._single

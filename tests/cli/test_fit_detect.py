@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -202,6 +203,25 @@ def test_formats_tell_the_same(capsys, cache, detector_file, folder):
         rest = line[len(own["image"]) :].split()
         assert " ".join(rest[:-3]) == own["name"]
         assert rest[-3:] == [f"{own['probability']:.1%}", f"{own['score']:.4f}", own["verdict"]]
+
+
+def test_paths_and_archives_from_a_pipe(capsys, cache, detector_file, folder, monkeypatch):
+    options = ["--detector", detector_file, "--cache-dir", cache, "--format", "csv"]
+    names = [*sorted(path.name for path in folder.iterdir()), "nowhere.png"]
+    code, whole, _ = run_detect(capsys, folder, *options)
+    rows = csv.DictReader(io.StringIO(whole))
+    expected = {row["image"].rpartition("/")[2]: row["score"] for row in rows}
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(folder, "")
+    paths = "\n".join(str(folder / name) for name in names).encode()
+    for content, lost in ((paths, 4), (archive.getvalue(), 3)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+        code, out, err = run_detect(capsys, "-", *options, "--fail-on-ood")
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert {row["image"].rpartition("/")[2]: row["score"] for row in rows} == expected
+        assert code == 3 and err.count("left out: ") == lost
+        assert any(row["verdict"] == "OOD" for row in rows)
 
 
 def test_nothing_but_bad_images(capsys, cache, detector_file, tmp_path):
