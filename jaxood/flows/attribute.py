@@ -89,6 +89,11 @@ class AttributionResult:
             "target": entry(int(self.target[row])),
         }
 
+    def _caption(self, row: int) -> str:
+        """The file's name, and what `caption` says."""
+        name = textwrap.fill(PurePath(self.ids[row]).name, 20)
+        return f"{name}\n{caption(self._prediction(row))}"
+
     def __str__(self) -> str:
         lines = skipped_lines("images", self.skipped, len(self.images))
         for row, name in enumerate(self.ids[:SHOWN]):
@@ -146,7 +151,7 @@ class AttributionResult:
             for name, picture in drawn.items():
                 write_png(folder / "overlays" / f"{stem}.{name}.png", picture)
             if row < grid:
-                shown.append((image, caption(self._prediction(row)), drawn))
+                shown.append((image, self._caption(row), drawn))
         skipped = {image.id: image.reason for image in self.skipped}
         found = {"model": self.model.name, "images": self.predictions, "skipped": skipped}
         write_json(folder / "predictions.json", found)
@@ -172,7 +177,7 @@ class AttributionResult:
         shown = []
         with closing(self.overlays(colours, alpha)) as overlays:
             for row, image, drawn in overlays:
-                shown.append((image, caption(self._prediction(row)), drawn))
+                shown.append((image, self._caption(row), drawn))
                 if row + 1 == rows:
                     break
         return figure_image(_grid(shown, list(self.maps), colours))

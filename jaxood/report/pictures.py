@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COLOURS = "inferno"  # even in lightness, so told apart by all readers, and in grey print
 MARGIN = 0.06  # inches between pictures of a grid
 CELL = 1.9  # inches a picture of a grid
+TITLE = 0.22  # inches above a picture of a grid
+ACROSS = 6  # pictures of a grid beside each other: what a page holds
 
 
 def palette(colours: str = COLOURS) -> UInt8[np.ndarray, "256 3"]:
@@ -56,16 +58,23 @@ def grid_figure(
     overlays: Mapping[str, UInt8[np.ndarray, "n h w 3"]],
     colours: str = COLOURS,
 ) -> "Figure":
-    """Images as rows, each with its caption and one overlay a method, and the scale of colours."""
+    """Images as rows, each with its caption and one overlay a method, and the scale of colours.
+
+    More than `ACROSS` pictures of an image go on in a line below, each with its title.
+    """
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     columns = {"image": images, **overlays}
+    across = min(len(columns), ACROSS)
+    lines = -(-len(columns) // across)
     rows, side = len(images), images.shape[1] / images.shape[2]
-    width, height = CELL * len(columns), CELL * side
+    width, height = CELL * across, CELL * side
     left, top, bottom = 1.5, 0.35, 0.55
-    size = (left + width + MARGIN, top + rows * (height + MARGIN) + bottom)
+    titled = TITLE if lines > 1 else 0.0  # room above each picture, not above the first row only
+    step = lines * (height + MARGIN + titled)
+    size = (left + width + MARGIN, top + rows * step + bottom)
     figure = Figure(figsize=size, dpi=DPI, facecolor="white")
 
     def axes_at(x, y, wide, high):
@@ -75,7 +84,7 @@ def grid_figure(
         )
 
     for row, caption in enumerate(captions):
-        y = top + row * (height + MARGIN)
+        y = top + row * step + titled
         figure.text(
             (left - 0.1) / size[0],
             1 - (y + height / 2) / size[1],
@@ -86,10 +95,12 @@ def grid_figure(
             linespacing=1.4,
         )
         for column, (name, pictures) in enumerate(columns.items()):
-            axes = axes_at(left + column * CELL, y, CELL - MARGIN, height)
+            line, place = divmod(column, across)
+            below = line * (height + MARGIN + titled)
+            axes = axes_at(left + place * CELL, y + below, CELL - MARGIN, height)
             axes.imshow(pictures[row], aspect="auto", interpolation="lanczos")
             axes.set_axis_off()
-            if row == 0:
+            if row == 0 or titled:
                 axes.set_title(name, fontsize=9.5, pad=5)
     bar = axes_at(left + width / 2 - 1.2, size[1] - bottom + 0.16, 2.4, 0.1)
     scale = figure.colorbar(

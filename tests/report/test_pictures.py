@@ -64,3 +64,15 @@ def test_grid_shows_every_picture_once_in_its_row_and_column():
     assert np.ptp(centres[:, :, 0], axis=1).max() < 1 and np.ptp(centres[:, :, 1], axis=0).max() < 1
     left = drawn[:, : int(centres[:, 0, 1].min()) - 130]
     assert (left.min(-1) < 100).sum() > 200  # the captions
+
+
+def test_a_grid_is_as_wide_as_a_page():
+    pictures = np.zeros((2, 20, 30, 3), np.uint8)
+    names = [f"map {number}" for number in range(9)]
+    figure = grid_figure(pictures, ["cat", "dog"], dict.fromkeys(names, pictures))
+    shown = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in shown] == ["image", *names] * 2
+    boxes = [axes.get_position() for axes in shown]
+    assert len({round(box.x0, 3) for box in boxes}) == 6 and figure.get_figwidth() < 14
+    overlaps = [one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[i + 1 :]]
+    assert not any(overlaps)
