@@ -69,6 +69,6 @@ def run(args: argparse.Namespace) -> None:
         store=args.output / "features",
         progress=progress_bar,
     )
-    print(result)
     result.save(args.output, colours=args.colours, alpha=args.alpha, grid=args.grid)
+    print(result)
     print(f"written to {args.output}: maps, overlays, grid, predictions and manifest")

@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
         store=args.output / "features",
         progress=progress_bar,
     )
+    result.save(args.output)  # first: whoever reads the output may have gone
     print(result)
-    result.save(args.output)
     print(f"written to {args.output}: metrics, scores, manifest and pictures")
     return 1 if result.failures else 0
 

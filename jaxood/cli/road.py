@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> None:
         store=args.output,
         progress=progress_bar("road", " perturbed images"),
     )
+    result.save(args.output)  # first: whoever reads the output may have gone
     print(result)
-    result.save(args.output)
     print(f"written to {args.output}: curves, areas, manifest and pictures")
 
 

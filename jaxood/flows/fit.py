@@ -18,6 +18,7 @@ from jaxood.flows.evaluate import (
     outputs_of,
     parsed,
     require_seed,
+    skipped_lines,
 )
 from jaxood.flows.overlap import shared
 from jaxood.flows.sources import ModelSource, load_model
@@ -66,6 +67,7 @@ def fit(
     known = image_set(calibrate, "in distribution", "calibrate")
     training = None if train is None else image_set(train, "train", "train")
     runner, extractors = Runner(loaded), tuple(chosen.extractors.values())
+    log = logging.getLogger("jaxood")
     learned: dict[str, Features] = {}
     outputs = labels = bank = None
     if chosen.needs_train:
@@ -76,13 +78,16 @@ def fit(
     runner.check(extractors, batch_size)
 
     def features_of(images: ImageSet, name: str) -> Features:
-        return runner.extract(
+        features = runner.extract(
             images,
             extractors,
             batch_size=batch_size,
             seed=seed,
             progress=progress(name) if progress else None,
         )
+        for line in skipped_lines(name, features.skipped, len(images)):
+            log.warning("%s", line)
+        return features
 
     if bank is not None and training is not None:
         features = learned["train"] = features_of(training, "train")
@@ -92,7 +97,7 @@ def fit(
     state = chosen.fit_state(outputs, labels, loaded.head)
     calibration = features_of(known, known.name)
     for line in shared(learned | {"calibrate": calibration}).values():
-        logging.getLogger("jaxood").warning("%s: the threshold is set on what was learned", line)
+        log.warning("%s: the threshold is set on what was learned", line)
     held_out = outputs_of(loaded, calibration)
     ids = [known.ids[index] for index in calibration.indices]
     scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh, ids)
