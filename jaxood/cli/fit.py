@@ -23,7 +23,7 @@ from jaxood.cli.options import (
     add_model_arguments,
     model_from,
 )
-from jaxood.cli.values import fraction, output_file, progress_bar
+from jaxood.cli.values import fraction, output_file, progress_bar, tell_replaced
 from jaxood.errors import UsageError
 
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=progress_bar,
     )
+    tell_replaced(args.output, args.export)
     detector.save(args.output)
     print(detector)
     print(f"written to {args.output}")

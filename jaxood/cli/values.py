@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxood.files import printable
+
 
 def whole(text: str) -> int:
     """An integer in digits 0 to 9."""
@@ -70,6 +72,13 @@ def _writable(text: str, folder: Path) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {reason}") from None
     return Path(text)
+
+
+def tell_replaced(*files: Path | None) -> None:
+    """Says what is about to be written over."""
+    for file in files:
+        if file is not None and file.exists():
+            print(f"replaced: {printable(file)}", file=sys.stderr)
 
 
 def progress_bar(name: str, unit: str = " images") -> Callable[[int, int], None]:
