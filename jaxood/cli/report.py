@@ -29,9 +29,10 @@ def run(args: argparse.Namespace) -> None:
 def show(found, args: argparse.Namespace) -> None:
     """Prints the tables that were asked for, and writes them."""
     how = args.metrics, args.columns, args.sort
+    tables = found.tables(*how) if found.rows else []
+    if args.output and tables:
+        found.save(args.output, *how)  # first: whoever reads the output may have gone
     if args.json:
         print(as_json(found.rows))
     else:
-        print("\n\n".join([*map(str, found.tables(*how) if found.rows else []), *found.remarks]))
-    if args.output and found.rows:
-        found.save(args.output, *how)
+        print("\n\n".join([*map(str, tables), *found.remarks]))

@@ -64,9 +64,11 @@ def run_detect(capsys, *arguments):
 
 def test_fit_tells_what_it_did(cache, detector_file, capsys, tmp_path):
     path = tmp_path / "again.safetensors"
+    path.write_text("of before")
     arguments = ["--cache-dir", str(cache), "--output", str(path), "--method", "sfp+knn"]
     assert main("fit", [*arguments, "--set", "knn.k=5", "--bank-fraction", "0.5"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert f"replaced: {path}" in told
     assert "fitted on 379 training images" in printed
     assert "309 of 325 in-distribution images reach it" in printed
     assert path.read_bytes() == detector_file.read_bytes()
@@ -273,6 +275,14 @@ def test_outputs_that_cannot_be_written_are_told_before_the_pass(capsys, cache, 
             assert main("fit", [option, str(file), "--cache-dir", str(cache)]) == 2
             (line,) = capsys.readouterr().err.splitlines()
             assert f"argument {option}: " in line and "cannot be written: " in line
+
+
+def test_images_that_fit_leaves_out_are_named(model, folder, caplog):
+    jaxood.fit(model, "energy", calibrate=folder)
+    expected = ["in distribution: 3 of 28 images left out: undecodable", "  empty.png: the file is"]
+    for line, start in zip(caplog.messages, expected, strict=False):
+        assert line.startswith(start)
+    assert len(caplog.messages) == 4
 
 
 def test_detector_of_another_model_is_refused(capsys, cache, detector_file, folder):
