@@ -11,8 +11,8 @@ good. Random maps always stand beside the methods, so that a reader sees what fa
 Maps from elsewhere: an NPZ file with `ids`, an image name each, and an array [n, h, w] under the
 NAME that --maps gives it (`jaxood attribute` writes such files).
 
-Writes curves.csv, areas.csv, curves.json, manifest.json, road.png and strip.png. curves.jsonl holds
-every image as it comes; the same command goes on from it.
+Writes curves.csv, areas.csv, curves.json, manifest.json, road.png and strip.png.
+measured.jsonl holds every image as it comes; the same command goes on from it.
 """
 
 import argparse

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxood.files import write_whole
-from jaxood.perturbation.results import AREAS, RANDOM
+from jaxood.perturbation.results import AREAS
 from jaxood.perturbation.road import ORDERS, Curves
+from jaxood.perturbation.subject import RANDOM
 from jaxood.report.figures import write_figure
 from jaxood.report.manifest import write_json
 
