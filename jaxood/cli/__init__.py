@@ -19,7 +19,8 @@ COMMANDS = {
     "study": "evaluate several models, suites and seeds, and make one table of all",
     "report": "join the results of evaluations into tables for a paper",
     "attribute": "draw which places of an image a decision rests on",
-    "road": "measure how faithful such maps are, by removing pixels",
+    "faithfulness": "measure how faithful such maps are, by many measures at once",
+    "road": "the same by one measure, ROAD, with its curves and pictures",
     "fit": "make a detector file from a model and in-distribution images",
     "detect": "say for each image whether it is out of distribution",
     "contours": "draw what scores say of every point of a plane, for two moons of data",
@@ -30,7 +31,7 @@ COMMANDS = {
 }
 
 RESUMED = frozenset(
-    {"evaluate", "study", "attribute", "road"}
+    {"evaluate", "study", "attribute", "faithfulness", "road"}
 )  # their --output keeps what was computed
 
 
@@ -105,7 +106,7 @@ def entry() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: jaxood COMMAND [options]\n       jaxood --version\n\ncommands:")
         for name, text in COMMANDS.items():
-            print(f"  {name:<10} {text}")
+            print(f"  {name:<12} {text}")
         print("\njaxood COMMAND --help tells the options of one.")
         sys.exit(0 if arguments else 2)
     try:

@@ -53,7 +53,7 @@ def measure(source: object, argument: str = "measures") -> Measure:
     return source
 
 
-def measures(sources: Sequence[AnyMeasure]) -> dict[str, Measure]:
+def measures_of(sources: Sequence[AnyMeasure]) -> dict[str, Measure]:
     """Several, by key; those that are the same come once."""
     found = map(measure, sources)
     return {one.key: one for one in found}

@@ -1,0 +1,60 @@
+"""Measures how faithful attribution maps are, by all the measures that the field uses: one table.
+
+Perturbation (insertion, deletion, pixel flipping, ROAD...), correlations over random subsets
+(sensitivity-n...), and others; `jaxood methods` lists them, each with its paper. Random maps always
+stand beside the methods, so that a reader sees what faithful means.
+
+  jaxood faithfulness photos/ --weights mobilenet_v2.safetensors --method banzhaf score-cam
+  jaxood faithfulness photos/ --weights mobilenet_v2.safetensors --measure deletion road[steps=20]
+  jaxood faithfulness photos/ --weights mobilenet_v2.safetensors --maps mine=maps.npz
+
+Maps from elsewhere: an NPZ file with `ids`, an image name each, and an array [n, h, w] under the
+NAME that --maps gives it (`jaxood attribute` writes such files).
+
+Writes values.csv (a row an image, method and measure), table.csv, curves.csv, faithfulness.json,
+faithfulness.png, curves.png and manifest.json. measured.jsonl holds every image as it comes; the
+same command goes on from it.
+"""
+
+import argparse
+
+from jaxood.cli.options import (
+    add,
+    add_image_arguments,
+    add_map_arguments,
+    add_model_arguments,
+    add_output_argument,
+    model_from,
+    named_maps,
+)
+from jaxood.cli.values import progress_bar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_image_arguments(parser)
+    add_map_arguments(parser)
+    text = "one or more, such as insertion[baseline=mean] (default: all that need only the maps)"
+    add(parser, "--measure", "NAME", text, nargs="+")
+    add_model_arguments(parser)
+    add_output_argument(parser, "runs/faithfulness")
+
+
+def run(args: argparse.Namespace) -> None:
+    from jaxood.flows.faithfulness import faithfulness
+
+    result = faithfulness(
+        model_from(args),
+        args.images,
+        args.method,
+        measures=args.measure,
+        maps=named_maps(args.maps),
+        random_maps=args.random_maps,
+        target=args.target,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        store=args.output,
+        progress=progress_bar("faithfulness", " images seen by the model"),
+    )
+    print(result)
+    result.save(args.output)
+    print(f"written to {args.output}: values, table, curves, pictures and manifest")
