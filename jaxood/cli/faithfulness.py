@@ -33,8 +33,10 @@ from jaxood.cli.values import progress_bar
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     add_map_arguments(parser)
-    text = "one or more, such as insertion[baseline=mean] (default: all that need only the maps)"
+    text = "one or more, such as insertion[baseline=mean] (default: all that compute no map again)"
     add(parser, "--measure", "NAME", text, nargs="+")
+    text = "for measures of localisation: a folder of .xml boxes or .png masks, or COCO's .json"
+    add(parser, "--objects", "PATH", text)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/faithfulness")
 
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         measures=args.measure,
         maps=named_maps(args.maps),
         random_maps=args.random_maps,
+        objects=args.objects,
         target=args.target,
         batch_size=args.batch_size,
         seed=args.seed,

@@ -1,7 +1,7 @@
 """How faithful attribution maps are, by every measure that the field uses: one table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxood.data.images import ImageSet
+from jaxood.data.objects import regions, regions_fingerprint
 from jaxood.errors import UsageError, require
 from jaxood.flows.attribute import AttributionSource
 from jaxood.flows.evaluate import require_seed, skipped_lines
@@ -131,15 +132,15 @@ class FaithfulnessResult:
         return folder
 
 
-def chosen_measures(measures: MeasureSource | None) -> dict[str, Measure]:
-    """Measures by key; None: all that need nothing but an image, its map and the model.
+def chosen_measures(measures: MeasureSource | None, objects: bool = False) -> dict[str, Measure]:
+    """Measures by key; None: all that compute no map again, those of localisation with `objects`.
 
     Raises:
       UsageError: see `jaxood.perturbation.measures.measure`.
     """
     if measures is None:
-        plain = [kind for kind in MEASURES.values() if not (kind.again or kind.places)]
-        return measures_of(plain)
+        kinds = MEASURES.values()
+        return measures_of([kind for kind in kinds if not kind.again and kind.places <= objects])
     several = [measures] if isinstance(measures, str | type | Measure) else list(measures)
     require(bool(several), "measures", "none", "one or more")
     return measures_of(several)
@@ -153,6 +154,7 @@ def faithfulness(
     measures: MeasureSource | None = None,
     maps: Mapping[str, MapSource] | None = None,
     random_maps: int = 3,
+    objects: Path | str | None = None,
     target: str | int | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -169,10 +171,12 @@ def faithfulness(
       images: paths, folders, lists, PIL images, uint8 arrays of any size, or an image set.
       methods: attributions, as for `jaxood.attribute`; None: banzhaf, unless `maps` are given.
       measures: names such as "insertion[baseline=mean]", import paths or objects (see
-        `jaxood.list_measures`); None: all that need nothing but an image, its map and the model.
+        `jaxood.list_measures`); None: all but those that compute maps again.
       maps: maps from elsewhere by name: an NPZ file with `ids` and an array of that name (as
         `attribute` writes them), or an array [n, h, w], a map an image.
       random_maps: so many an image, whose mean is the baseline.
+      objects: where the objects are, for measures of localisation: a folder of XML boxes (PASCAL
+        VOC's, ImageNet's) or of PNG masks, named as the images are, or a JSON file of COCO's.
       target: class to follow, by index, name or WordNet id; None: each image's top class.
       batch_size: altered images a step.
       seed: of every draw; an image's draws depend on its name and on nothing else.
@@ -183,7 +187,9 @@ def faithfulness(
       UsageError: for a wrong argument or map, before an image is read where that is possible.
     """
     require_seed(seed)
-    chosen = chosen_measures(measures)
+    chosen = chosen_measures(measures, objects is not None)
+    if objects is None and (placed := [one for one in chosen.values() if one.places]):
+        raise UsageError("objects", "none", f"boxes or masks for measure {placed[0].key}")
     source = maps_of_images(
         model,
         images,
@@ -199,6 +205,9 @@ def faithfulness(
     if not source.extractors and (again := [one for one in chosen.values() if one.again]):
         wanted = "methods, whose maps can be computed again"
         raise UsageError("methods", f"none, and measure {again[0].key}", wanted)
+    if objects is not None:
+        region = regions(objects, source.images.ids, source.runner.model.preprocessing)
+        source = replace(source, region=region, objects=regions_fingerprint(objects))
     findings, skipped, _ = measured(source, list(chosen.values()), batch_size, store, progress)
     return FaithfulnessResult(
         source.runner.model,
@@ -212,6 +221,7 @@ def faithfulness(
             "maps": list(source.given),
             "measures": list(chosen),
             "random_maps": random_maps,
+            "objects": None if objects is None else str(objects),
             "target": target,
             "batch_size": batch_size,
             "seed": seed,

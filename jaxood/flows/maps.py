@@ -23,6 +23,7 @@ from jaxood.flows.attribute import AttributionSource, Scale, several
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.maps import MapSource, read_maps, unique
+from jaxood.perturbation.measure import Measure
 from jaxood.perturbation.subject import RANDOM, Subject, image_number
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Runner, skipped_of
@@ -44,6 +45,7 @@ class MapsOfImages:
       scale: contrast of a map before it is enlarged; None: it is enlarged as it is.
       group: images whose maps are computed at once.
       region: where the object of an image is.
+      objects: changes when what `region` says does.
     """
 
     runner: Runner
@@ -57,6 +59,7 @@ class MapsOfImages:
     group: int
     seed: int
     region: Region = lambda index: None
+    objects: str = ""
 
     @property
     def wanted(self) -> list[str]:
@@ -123,12 +126,8 @@ class MapsOfImages:
         shape = nnx.eval_shape(lambda model, x: model(x), model.module, image).feature_map
         return RANDOM_GRID if shape is None else shape.shape[1:3]
 
-    def fingerprints(self, identity: str) -> dict[str, str]:
-        """By method: changes with anything that what a measure says of its maps depends on.
-
-        Args:
-          identity: of the measure.
-        """
+    def fingerprints(self, measure: Measure) -> dict[str, str]:
+        """By method: changes with anything that what a measure says of its maps depends on."""
 
         def digest(name: str) -> object:
             if name in self.given:
@@ -138,7 +137,8 @@ class MapsOfImages:
             return self.extractors[name].identity() if name in self.extractors else name
 
         model = self.runner.model.identity()
-        about = (model, identity, self.seed, self.scale, self.target)
+        objects = self.objects if measure.places else ""
+        about = (model, measure.identity() + objects, self.seed, self.scale, self.target)
         return {name: fingerprint(*about, digest(name)) for name in self.wanted}
 
 

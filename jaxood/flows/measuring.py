@@ -54,7 +54,7 @@ def measured(
         key: list(source.extractors) if measure.again else source.wanted
         for key, measure in by_key.items()
     }
-    prints = {key: source.fingerprints(measure.identity()) for key, measure in by_key.items()}
+    prints = {key: source.fingerprints(measure) for key, measure in by_key.items()}
     index = {name: i for i, name in enumerate(source.names)}
     findings = [] if path is None else load_findings(path, prints)
     findings = [finding for finding in findings if finding.id in index]

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 
 from jaxood.errors import UsageError
 from jaxood.perturbation.average_drop import AverageDrop, DropInDeletion, Increase
+from jaxood.perturbation.complexity import Complexity, Sparseness
+from jaxood.perturbation.infidelity import Infidelity
 from jaxood.perturbation.insertion import Deletion, Insertion
+from jaxood.perturbation.localisation import AttributionIoU, EnergyPointing, PointingGame
 from jaxood.perturbation.measure import Measure
+from jaxood.perturbation.monotonicity import Monotonicity, MonotonicityCorrelation
 from jaxood.perturbation.pixel_flipping import PixelFlipping
 from jaxood.perturbation.random_subsets import FaithfulnessCorrelation, SensitivityN
+from jaxood.perturbation.randomisation import ParameterRandomisation
 from jaxood.perturbation.region_perturbation import RegionPerturbation, Selectivity
 from jaxood.perturbation.road import Road
+from jaxood.perturbation.sensitivity import Sensitivity
 from jaxood.spelling import build, class_of, name_of, read
 
 MEASURES: dict[str, type[Measure]] = {
@@ -22,10 +28,20 @@ MEASURES: dict[str, type[Measure]] = {
         Selectivity,
         SensitivityN,
         FaithfulnessCorrelation,
+        Infidelity,
+        Monotonicity,
+        MonotonicityCorrelation,
         AverageDrop,
         Increase,
         DropInDeletion,
         Road,
+        Sensitivity,
+        ParameterRandomisation,
+        Sparseness,
+        Complexity,
+        PointingGame,
+        EnergyPointing,
+        AttributionIoU,
     )
 }
 

@@ -16,7 +16,8 @@ from jaxood.perturbation.measure import Finding
 from jaxood.perturbation.measures import measures_of
 from jaxood.report.faithfulness import cells_of, columns_of, mean_ranks
 
-MEASURES = ["insertion[steps=4]", "deletion[steps=4]", "average-drop", "road[steps=4]"]
+ROAD = "road[steps=4,imputation=mean]"
+MEASURES = ["insertion[steps=4]", "deletion[steps=4]", "average-drop", ROAD]
 SETTINGS = {"measures": MEASURES, "random_maps": 2, "batch_size": 8}
 
 
@@ -37,7 +38,7 @@ def given():
 
 def test_one_table_with_the_random_maps_beside(photos):
     found = jaxood.faithfulness(Redness(), photos, "banzhaf", maps=given(), **SETTINGS)
-    assert list(found.columns) == [*MEASURES[:3], "road[steps=4] morf", "road[steps=4] lerf"]
+    assert list(found.columns) == [*MEASURES[:3], f"{ROAD} morf", f"{ROAD} lerf"]
     assert len(found.table) == 5 * 3
     for name, column in found.columns.items():
         assert list(column.values) == ["banzhaf", "mine", "random"], name
@@ -151,10 +152,34 @@ def test_files_agree_with_each_other(photos, tmp_path):
 
 def test_maps_from_elsewhere_alone():
     images = [picture(0), picture(1)]
-    found = jaxood.faithfulness(WithoutMap(), images, maps={"m": reds(2)}, **SETTINGS)
+    found = jaxood.faithfulness(WithoutMap(), images, maps={"m": reds(2)}, measures="deletion")
     assert {cell.method for cell in found.table} == {"m", "random"}
     with pytest.raises(UsageError, match="images: got 1, none of which can be decoded"):
         jaxood.faithfulness(Redness(), [Image.new("I", (8, 8))], **SETTINGS)
+
+
+def test_measures_of_localisation_need_objects(photos, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in ("0", "2"):  # nobody has said where the object of 1 is
+        mask = np.zeros((16, 16), np.uint8)
+        mask[2:8, 2:8] = 1
+        Image.fromarray(mask).save(masks / f"{name}.png")
+    settings = {"measures": ["energy-pointing", "pointing-game[tolerance=0.0]"], "random_maps": 2}
+    settings |= {"maps": given(), "objects": masks, "store": tmp_path / "out"}
+    for _ in range(2):  # the second from the store
+        found = jaxood.faithfulness(Redness(), photos, **settings)
+        assert [cell.images for cell in found.table] == [2, 2, 2, 2]
+        values = found.values("energy-pointing")["mine"]
+        for value, index in zip(values, (0, 2), strict=True):
+            red = picture(index)[..., 0].astype(float)
+            assert value == pytest.approx(red[2:8, 2:8].sum() / red.sum(), rel=1e-5)
+        assert found.values("pointing-game[tolerance=0.0]")["mine"].tolist() == [1, 1]
+    Image.fromarray(1 - mask).save(masks / "2.png")
+    found = jaxood.faithfulness(Redness(), photos, **settings)
+    assert found.values("pointing-game[tolerance=0.0]")["mine"].tolist() == [1, 0]
+    with pytest.raises(UsageError, match="objects: got none, wanted boxes or masks for measure en"):
+        jaxood.faithfulness(Redness(), photos, measures="energy-pointing")
 
 
 def finding(method, image, value, measure="deletion"):

@@ -332,3 +332,47 @@ def test_the_reference_is_the_model():
     assert stats.logistic.cdf(float(logits[0, 0] - logits[0, 1])) == pytest.approx(
         probability(x), rel=1e-5
     )
+
+
+def test_infidelity(laboratory):
+    from scipy.optimize import minimize_scalar
+
+    x, given = normalised(picture()), subject().maps["true"].astype(np.float64)
+    one = measure("infidelity[squares=30,side=5]")
+    boxes = one.boxes(Scene(subject()))
+    assert {(y.stop - y.start, x.stop - x.start) for y, x in boxes} == {(5, 5)}
+    assert len({(y.start, x.start) for y, x in boxes}) > 20
+    sums = np.array([given[box].sum() for box in boxes])
+    falls = []
+    for box in boxes:
+        without = x.copy()
+        without[box] = 0
+        falls.append(probability(x) - probability(without))
+    lowest = minimize_scalar(lambda b: np.mean((b * sums - falls) ** 2), (-1e-3, 1e-3), tol=1e-12)
+    ours = found(laboratory, one)
+    assert ours.values[""] == pytest.approx(lowest.fun, rel=1e-3)
+    flat = found(laboratory, one, "flat")
+    assert flat.values[""] == pytest.approx(np.mean(np.square(falls)), rel=1e-3)
+
+
+def test_monotonicity(laboratory):
+    x, order = normalised(picture()), falling(subject().maps["true"])[::-1]
+    curve = steps_of(np.zeros_like(x), x, order, 9)
+    ours = found(laboratory, "monotonicity[steps=9]")
+    np.testing.assert_allclose(ours.curves[""], curve, rtol=1e-5)
+    steady = np.mean(np.diff(curve[1:]) >= 0)
+    assert 0 < steady < 1 and ours.values[""] == pytest.approx(steady)
+
+
+def test_monotonicity_correlation(laboratory):
+    x, given = normalised(picture()), subject().maps["true"]
+    order = falling(given)[::-1]
+    groups = np.split(order, range(16, 256, 16))
+    sums = [given.ravel()[group].sum(dtype=float) for group in groups]
+    changes = [
+        ((probability(x) - probability(replaced(x, np.zeros(3), group))) / probability(x)) ** 2
+        for group in groups
+    ]
+    wanted = stats.spearmanr(sums, changes).statistic
+    ours = found(laboratory, "monotonicity-correlation[steps=16]")
+    assert ours.values[""] == pytest.approx(wanted, abs=1e-6)
