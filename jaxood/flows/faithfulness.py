@@ -38,7 +38,7 @@ from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
 
-GROUP = 4  # images whose maps are computed at once: what is measured on them takes far longer
+GROUP = 1  # images whose maps are computed at once: what is measured on them takes far longer
 FILES = (
     "values.csv",
     "table.csv",
