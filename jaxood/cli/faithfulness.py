@@ -8,6 +8,9 @@ stand beside the methods, so that a reader sees what faithful means.
   jaxood faithfulness photos/ --weights mobilenet_v2.safetensors --measure deletion road[steps=20]
   jaxood faithfulness photos/ --weights mobilenet_v2.safetensors --maps mine=maps.npz
 
+  jaxood faithfulness --suite photos --method banzhaf grad-cam
+
+With --suite, SFP is done by the same maps: does a map that is more faithful tell OOD images better?
 Maps from elsewhere: an NPZ file with `ids`, an image name each, and an array [n, h, w] under the
 NAME that --maps gives it (`jaxood attribute` writes such files).
 
@@ -20,7 +23,6 @@ import argparse
 
 from jaxood.cli.options import (
     add,
-    add_image_arguments,
     add_map_arguments,
     add_model_arguments,
     add_output_argument,
@@ -31,12 +33,17 @@ from jaxood.cli.values import progress_bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_image_arguments(parser)
+    text = "image files, folders of them, or .txt lists (default: the ID images of --suite)"
+    add(parser, "images", "IMAGE", text, nargs="*")
     add_map_arguments(parser)
     text = "one or more, such as insertion[baseline=mean] (default: all that compute no map again)"
     add(parser, "--measure", "NAME", text, nargs="+")
     text = "for measures of localisation: a folder of .xml boxes or .png masks, or COCO's .json"
     add(parser, "--objects", "PATH", text)
+    text = "also tell what SFP by each map gains in telling the OOD images of this suite"
+    add(parser, "--suite", "NAME", text)
+    text = "also tell how much each measure moves with seed, baseline and resolution: several times"
+    parser.add_argument("--stability", action="store_true", help=f"{text} the work")
     add_model_arguments(parser)
     add_output_argument(parser, "runs/faithfulness")
 
@@ -45,13 +52,15 @@ def run(args: argparse.Namespace) -> None:
     from jaxood.flows.faithfulness import faithfulness
 
     result = faithfulness(
-        model_from(args),
-        args.images,
+        model_from(args, args.suite or "digits"),
+        args.images or None,
         args.method,
         measures=args.measure,
         maps=named_maps(args.maps),
         random_maps=args.random_maps,
         objects=args.objects,
+        suite=args.suite,
+        stability=args.stability,
         target=args.target,
         batch_size=args.batch_size,
         seed=args.seed,

@@ -1,7 +1,7 @@
 """How faithful attribution maps are, by every measure that the field uses: one table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from jaxtyping import Float
 
 from jaxood.data.images import ImageSet
 from jaxood.data.objects import regions, regions_fingerprint
+from jaxood.data.suites import Suite
+from jaxood.data.suites import suite as suite_of
 from jaxood.errors import UsageError, require
 from jaxood.flows.attribute import AttributionSource
 from jaxood.flows.evaluate import require_seed, skipped_lines
 from jaxood.flows.maps import maps_of_images
 from jaxood.flows.measuring import measured
-from jaxood.flows.sources import ModelSource
+from jaxood.flows.purification import Purification, purification
+from jaxood.flows.sources import ModelSource, model_of_suite
 from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.maps import MapSource
 from jaxood.perturbation.measure import Finding, Measure
@@ -24,6 +27,7 @@ from jaxood.perturbation.measures import MEASURES, AnyMeasure, measures_of
 from jaxood.report.faithfulness import (
     Cell,
     ColumnValues,
+    Movement,
     cells_of,
     columns_of,
     curves_of,
@@ -31,6 +35,8 @@ from jaxood.report.faithfulness import (
     draw_table,
     gains_over_random,
     mean_ranks,
+    movement_table,
+    movements,
     table,
     write_results,
 )
@@ -60,6 +66,8 @@ class FaithfulnessResult:
       measures: by key.
       findings: one a measure, map and image; random maps singly ("random/0"...).
       settings: what else decided the result.
+      variants: of each measure, by what was changed; empty unless stability was asked for.
+      purification: what the maps gain in telling OOD images, where a suite was given.
     """
 
     model: LoadedModel = field(repr=False)
@@ -69,6 +77,8 @@ class FaithfulnessResult:
     skipped: tuple[Skipped, ...]
     seed: int
     settings: Mapping[str, object] = field(default_factory=dict)
+    variants: Mapping[Measure, Mapping[str, Sequence[Measure]]] = field(default_factory=dict)
+    purification: Purification | None = None
 
     @cached_property
     def columns(self) -> dict[str, ColumnValues]:
@@ -98,6 +108,11 @@ class FaithfulnessResult:
                     found.setdefault(name, {})[method] = lost
         return found
 
+    @cached_property
+    def stability(self) -> list[Movement]:
+        """How much each column moves with seed, baseline and resolution."""
+        return movements(self.findings, self.variants)
+
     def __str__(self) -> str:
         lines = skipped_lines("images", self.skipped, len(self.images))
         lines.append(table(self.table))
@@ -105,6 +120,10 @@ class FaithfulnessResult:
         if len(self.columns) > 1 and ranks:
             told = ", ".join(f"{method} {rank:.1f}" for method, rank in ranks.items())
             lines.append(f"mean rank: {told}")
+        if self.stability:
+            lines += ["", movement_table(self.stability)]
+        if self.purification is not None:
+            lines += ["", str(self.purification)]
         return "\n".join(lines)
 
     def save(self, folder: Path | str) -> Path:
@@ -119,11 +138,18 @@ class FaithfulnessResult:
         put_aside(folder, FILES, about)
         curves = curves_of(self.findings, self.measures, self.seed)
         write_results(folder, self.columns, self.table, curves, self.measures)
-        found = {
+        found: dict[str, object] = {
             "table": [vars(cell) for cell in self.table],
             "mean_ranks": mean_ranks(self.table),
             "random_wins": self.random_wins,
+            "stability": [vars(one) for one in self.stability],
         }
+        if self.purification is not None:
+            found["purification"] = {
+                **asdict(self.purification),
+                "gain": self.purification.gain,
+                "agreement": self.purification.agreement(self.table),
+            }
         write_json(folder / "faithfulness.json", found)
         draw_table(folder / "faithfulness.png", self.table)
         if curves:
@@ -147,14 +173,16 @@ def chosen_measures(measures: MeasureSource | None, objects: bool = False) -> di
 
 
 def faithfulness(
-    model: ModelSource,
-    images: Any,
+    model: ModelSource | None,
+    images: Any = None,
     methods: AttributionSource | Sequence[AttributionSource] | None = None,
     *,
     measures: MeasureSource | None = None,
     maps: Mapping[str, MapSource] | None = None,
     random_maps: int = 3,
     objects: Path | str | None = None,
+    suite: str | Suite | None = None,
+    stability: bool = False,
     target: str | int | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -167,8 +195,9 @@ def faithfulness(
     first, unless told otherwise.
 
     Args:
-      model: see `jaxood.load_model`.
-      images: paths, folders, lists, PIL images, uint8 arrays of any size, or an image set.
+      model: see `jaxood.load_model`; None: the one that belongs to the suite.
+      images: paths, folders, lists, PIL images, uint8 arrays of any size, or an image set; None:
+        the ID test set of the suite.
       methods: attributions, as for `jaxood.attribute`; None: banzhaf, unless `maps` are given.
       measures: names such as "insertion[baseline=mean]", import paths or objects (see
         `jaxood.list_measures`); None: all but those that compute maps again.
@@ -177,6 +206,9 @@ def faithfulness(
       random_maps: so many an image, whose mean is the baseline.
       objects: where the objects are, for measures of localisation: a folder of XML boxes (PASCAL
         VOC's, ImageNet's) or of PNG masks, named as the images are, or a JSON file of COCO's.
+      suite: also tells what SFP by each map gains in telling this suite's OOD images.
+      stability: also tells how much each measure moves with seed, baseline and resolution, by
+        measuring its variants: several times the work.
       target: class to follow, by index, name or WordNet id; None: each image's top class.
       batch_size: altered images a step.
       seed: of every draw; an image's draws depend on its name and on nothing else.
@@ -190,8 +222,14 @@ def faithfulness(
     chosen = chosen_measures(measures, objects is not None)
     if objects is None and (placed := [one for one in chosen.values() if one.places]):
         raise UsageError("objects", "none", f"boxes or masks for measure {placed[0].key}")
+    data = None if suite is None else suite_of(suite)
+    if data is not None:
+        images = data.id_test if images is None else images
+        model = model_of_suite(data.name) if model is None else model
+    require(images is not None, "images", "none", "images, or a suite")
+    require(model is not None, "model", "none", "a model, or a suite that has one")
     source = maps_of_images(
-        model,
+        model,  # type: ignore[arg-type]  # it is not None
         images,
         methods,
         maps,
@@ -208,7 +246,18 @@ def faithfulness(
     if objects is not None:
         region = regions(objects, source.images.ids, source.runner.model.preprocessing)
         source = replace(source, region=region, objects=regions_fingerprint(objects))
-    findings, skipped, _ = measured(source, list(chosen.values()), batch_size, store, progress)
+    variants = {one: one.variants for one in chosen.values()} if stability else {}
+    others = (
+        one for by_change in variants.values() for found in by_change.values() for one in found
+    )
+    every = {one.key: one for one in (*chosen.values(), *others)}
+    findings, skipped, _ = measured(source, list(every.values()), batch_size, store, progress)
+    purified = None
+    if data is not None:
+        kept = None if store is None else Path(store) / "features"
+        purified = purification(
+            source.runner.model, data, source.extractors, batch_size, seed, kept
+        )
     return FaithfulnessResult(
         source.runner.model,
         source.images,
@@ -222,8 +271,12 @@ def faithfulness(
             "measures": list(chosen),
             "random_maps": random_maps,
             "objects": None if objects is None else str(objects),
+            "suite": None if data is None else data.name,
+            "stability": stability,
             "target": target,
             "batch_size": batch_size,
             "seed": seed,
         },
+        variants,
+        purified,
     )

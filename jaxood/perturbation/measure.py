@@ -6,8 +6,8 @@ and its attributions at hand.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -96,6 +96,26 @@ class Measure(ABC):
         values = [repr(getattr(self, one.name)) for one in fields(self)]  # type: ignore[arg-type]
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
         return f"{kind}({', '.join(values)}) {self.version}"
+
+    @property
+    def variants(self) -> dict[str, list["Measure"]]:
+        """The same measure otherwise: by what differs, "seed", "baseline" or "resolution"."""
+        known = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+
+        def with_other(name: str, values: Iterable[object]) -> list["Measure"]:
+            others = [value for value in values if value != known[name]]
+            return [replace(self, **{name: value}) for value in others]  # type: ignore[type-var]
+
+        found: dict[str, list[Measure]] = {}
+        if "draw" in known:
+            found["seed"] = with_other("draw", (known["draw"] + 1, known["draw"] + 2))
+        for name in ("baseline", "imputation"):
+            if name in known:
+                found["baseline"] = with_other(name, ("zero", "mean", "blur"))
+        if "steps" in known:
+            steps = known["steps"]
+            found["resolution"] = with_other("steps", (max(steps // 2, 2), 2 * steps))
+        return found
 
     def work(self, maps: int) -> int:
         """Images that are classified for an image with so many maps: for the estimate of time."""

@@ -183,6 +183,7 @@ def road_curves(
     *,
     batch_size: int = 32,
     seed: int = 0,
+    draw: int = 0,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Curves]:
     """MoRF and LeRF of each map, in the order given, a batch at a time.
@@ -190,6 +191,7 @@ def road_curves(
     Args:
       batch_size: perturbed images a step over the whole mesh.
       seed: of noise and of ties; an image's depend on its id and on nothing else.
+      draw: another number draws others, under the same seed.
       progress: told how many perturbed images were classified since the last call.
 
     Raises:
@@ -199,7 +201,9 @@ def road_curves(
     model = runner.model
     size = rounded_up(max(batch_size, 2), runner.mesh)
     pairs = max(size // 2, 1)
-    prepared = partial(prepare, settings, model.preprocessing, jax.random.key(seed))
+    key = jax.random.key(seed)
+    key = jax.random.fold_in(key, draw) if draw else key
+    prepared = partial(prepare, settings, model.preprocessing, key)
     step = RoadStep(settings, model.preprocessing, model.dtype)
     explained = iter(explained)
     while items := list(islice(explained, pairs)):
@@ -289,6 +293,7 @@ class Road(Measure):
     Attributes:
       steps: fractions 0, 1/steps ... of the pixels are removed; `fractions`: these instead.
       convention, imputation, noise, before_normalisation: see `RoadSettings`.
+      draw: another number draws other noise, under the same seed.
     """
 
     name: ClassVar[str] = "road"
@@ -301,8 +306,10 @@ class Road(Measure):
     noise: float = 0.01
     before_normalisation: bool = False
     fractions: tuple[float, ...] | None = None
+    draw: int = 0
 
     def __post_init__(self):
+        require(self.draw >= 0, "draw", self.draw, "at least 0")
         require(1 <= self.steps <= MOST_STEPS, "steps", self.steps, f"1 to {MOST_STEPS}")
         self.settings  # noqa: B018 (is checked)
 
@@ -338,6 +345,7 @@ class Road(Measure):
             self.settings,
             batch_size=laboratory.batch_size,
             seed=laboratory.seed,
+            draw=self.draw,
             progress=laboratory.told,
         ):
             morf, lerf, _ = curves.areas(self.settings.fractions)

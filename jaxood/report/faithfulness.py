@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxood.perturbation.measure import Better, Finding, Measure
-from jaxood.perturbation.statistics import mean_interval
+from jaxood.perturbation.statistics import mean_interval, spearman
 from jaxood.perturbation.subject import RANDOM
 from jaxood.report.figures import write_figure
 from jaxood.report.rows import write_csv
@@ -66,9 +66,9 @@ class Cell:
 def columns_of(
     findings: Sequence[Finding], measures: Mapping[str, Measure]
 ) -> dict[str, ColumnValues]:
-    """What was found, by column; random maps ("random/0"...) as their mean."""
+    """What these measures found, by column; random maps ("random/0"...) as their mean."""
     by_column: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for finding in findings:
+    for finding in (one for one in findings if one.measure in measures):
         method = RANDOM if finding.method.startswith(f"{RANDOM}/") else finding.method
         for column in measures[finding.measure].columns:
             if column in finding.values:
@@ -139,6 +139,65 @@ def table(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Movement:
+    """How much a column moves when one thing about its measure changes.
+
+    Attributes:
+      changed: "seed", "baseline" or "resolution".
+      variants: keys of the measures compared.
+      spread: of the means over images of all methods, as it is measured: largest minus smallest.
+      shift: mean over methods and variants of the change of that mean, without its sign.
+      order: mean over variants of Spearman's correlation, over methods, with the means as measured.
+    """
+
+    column: str
+    changed: str
+    variants: tuple[str, ...]
+    spread: float
+    shift: float
+    order: float
+
+
+def movements(
+    findings: Sequence[Finding], variants: Mapping[Measure, Mapping[str, Sequence[Measure]]]
+) -> list[Movement]:
+    """What becomes of each column of a measure under its variants."""
+    found = []
+    for measure, by_change in variants.items():
+        for changed, others in by_change.items():
+            every = {one.key: one for one in (measure, *others)}
+            columns = columns_of(findings, every)
+            for name in measure.columns:
+                base, *moved = (_means(columns[f"{key} {name}".strip()]) for key in every)
+                found.append(
+                    Movement(
+                        f"{measure.key} {name}".strip(),
+                        changed,
+                        tuple(other.key for other in others),
+                        float(np.ptp(base)),
+                        float(np.mean([np.abs(means - base) for means in moved])),
+                        float(np.mean([spearman(base, means) for means in moved])),
+                    )
+                )
+    return found
+
+
+def _means(column: ColumnValues) -> Float[np.ndarray, " m"]:
+    return np.array([values.mean() for values in column.values.values()])
+
+
+def movement_table(found: Sequence[Movement]) -> str:
+    """A line a column and change."""
+    width = max(len(one.column) for one in found)
+    head = f"{'measure':<{width}}  {'changed':<11}{'spread of methods':>18}{'shift':>9}  same order"
+    lines = [head, "-" * len(head)]
+    for one in found:
+        numbers = f"{one.spread:>18.4f}{one.shift:>9.4f}  {one.order:.2f}"
+        lines.append(f"{one.column:<{width}}  {one.changed:<11}{numbers}")
+    return "\n".join(lines)
+
+
 def mean_ranks(cells: Sequence[Cell]) -> dict[str, float]:
     """By method, the mean of its ranks over all columns that every method has; the best first."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
@@ -165,7 +224,7 @@ def curves_of(
 ) -> dict[str, dict[str, MeanCurve]]:
     """By measure and name of the curve, then method; of measures whose curves have an axis."""
     found: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {}
-    for finding in findings:
+    for finding in (one for one in findings if one.measure in measures):
         points = len(measures[finding.measure].axis)
         method = RANDOM if finding.method.startswith(f"{RANDOM}/") else finding.method
         for name, curve in finding.curves.items():

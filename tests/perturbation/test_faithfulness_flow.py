@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from redness import Redness, WithoutMap, picture, reds
+from redness import Redness, WithoutMap, picture, redness, reds
 
 import jaxood
 from jaxood.cli import main
@@ -248,3 +248,60 @@ def test_the_command_refuses_in_one_line(photos, capsys, more, message):
     printed = capsys.readouterr()
     assert message in printed.err and printed.err.count("\n") == 1 and printed.out == ""
     assert not (photos.parent / "out").exists()
+
+
+def test_stability_measures_the_variants():
+    images = [picture(0), picture(1)]
+    chosen = ["deletion[steps=4]", "sensitivity-n[subsets=5]", "sparseness"]
+    settings = {"measures": chosen, "maps": {"m": reds(2)}, "random_maps": 1}
+    found = jaxood.faithfulness(WithoutMap(), images, stability=True, **settings)
+    plain = jaxood.faithfulness(WithoutMap(), images, **settings)
+    assert found.table == plain.table and plain.stability == []
+    told = {(one.column, one.changed): one for one in found.stability}
+    assert set(told) == {
+        ("deletion[steps=4]", "baseline"),
+        ("deletion[steps=4]", "resolution"),
+        ("sensitivity-n[subsets=5]", "seed"),
+        ("sensitivity-n[subsets=5]", "baseline"),
+    }
+    moved = told["deletion[steps=4]", "baseline"]
+    assert moved.variants == (
+        "deletion[baseline=mean,steps=4]",
+        "deletion[baseline=blur,steps=4]",
+    )
+    means = {}
+    for name in ("deletion[steps=4]", *moved.variants):
+        one = jaxood.faithfulness(WithoutMap(), images, **(settings | {"measures": name}))
+        means[name] = np.array([one.values(name)[method].mean() for method in ("m", "random")])
+    base, *others = means.values()
+    assert moved.spread == pytest.approx(np.ptp(base))
+    assert moved.shift == pytest.approx(np.mean([np.abs(other - base) for other in others]))
+    assert moved.order == 1  # of two methods, the same one is better
+    assert "resolution" in str(found)
+
+
+def test_purification_by_the_same_maps(tmp_path):
+    from jaxood.data.images import Arrays
+
+    known = Arrays(np.stack([picture(seed) for seed in range(4)]), None, "known")
+    foreign = Arrays(np.stack([picture(seed)[::-1] for seed in range(4, 8)]), None, "foreign")
+    suite = jaxood.Suite("reds", None, known, {"foreign": foreign})
+    settings = {"suite": suite, "measures": "deletion[steps=2]", "random_maps": 1}
+    found = jaxood.faithfulness(redness(), None, ["banzhaf", "sobel"], **settings)
+    ours = found.purification
+    evaluated = jaxood.evaluate(
+        redness(), suite, ["energy", "sfp[by=banzhaf[coalitions=240]]", "sfp[by=sobel]"]
+    )
+    theirs = {result.method: result.mean("auroc") for result in evaluated.results}
+    assert ours.energy == theirs["energy"]
+    assert ours.auroc["sobel"] == theirs["sfp[by=sobel]"]
+    assert set(ours.auroc) == {"banzhaf", "sobel", "random"}
+    assert ours.gain["sobel"] == ours.auroc["sobel"] - ours.energy
+    agreement = ours.agreement(found.table)
+    assert set(agreement) == {"deletion[steps=2]"} and -1 <= agreement["deletion[steps=2]"] <= 1
+    assert "AUROC gain of sfp by each map" in str(found)
+    found.save(tmp_path)
+    saved = json.loads((tmp_path / "faithfulness.json").read_text())["purification"]
+    assert saved["gain"] == ours.gain and saved["suite"] == "reds"
+    with pytest.raises(UsageError, match="images: got none, wanted images, or a suite"):
+        jaxood.faithfulness(redness())
