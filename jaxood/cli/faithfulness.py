@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(parser, "--objects", "PATH", text)
     text = "also tell what SFP by each map gains in telling the OOD images of this suite"
     add(parser, "--suite", "NAME", text)
+    add(parser, "--data-root", "DIR", "where the images of that suite lie", dest="root")
     text = "also tell how much each measure moves with seed, baseline and resolution: several times"
     parser.add_argument("--stability", action="store_true", help=f"{text} the work")
     add_model_arguments(parser)
@@ -49,17 +50,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from jaxood.data.suites import suite
     from jaxood.flows.faithfulness import faithfulness
 
+    chosen = suite(args.suite, args.root) if args.suite else None
     result = faithfulness(
-        model_from(args, args.suite or "digits"),
+        model_from(args, chosen.name if chosen else "digits"),
         args.images or None,
         args.method,
         measures=args.measure,
         maps=named_maps(args.maps),
         random_maps=args.random_maps,
         objects=args.objects,
-        suite=args.suite,
+        suite=chosen,
         stability=args.stability,
         target=args.target,
         batch_size=args.batch_size,
@@ -67,6 +70,6 @@ def run(args: argparse.Namespace) -> None:
         store=args.output,
         progress=progress_bar("faithfulness", " images seen by the model"),
     )
-    print(result)
     result.save(args.output)
+    print(result)
     print(f"written to {args.output}: values, table, curves, pictures and manifest")

@@ -1,7 +1,7 @@
 """Measures on the real MobileNetV2 against numbers that Quantus 0.6.0 and captum 0.9.0 gave.
 
 Recorded on torchvision's network in torch 2.13.0, for the photograph and map below, which Quantus
-saw through a mask of one channel: `baseline=zero` is `perturb_baseline=0.0`, x_batch a mask of ones,
+saw through a mask of one channel: `baseline=zero` is `perturb_baseline=0.0`, x_batch a mask of 1,
 normalise and abs off (on for sparseness and complexity), softmax on. Features in a step: 1024
 pixels. Insertion is its PixelFlipping from the blurred picture to the image; sensitivity-n its
 FaithfulnessCorrelation, once a size; random subsets and squares were ours.
@@ -23,12 +23,8 @@ from jaxood.runner.runner import Runner
 pytestmark = [pytest.mark.long, pytest.mark.optimised]
 
 POINTS = (0, 12, 24, 36, 48)  # of its curves, whose first point is our second
-CURVES = {
-QQCURVES
-}
-VALUES = {
-QQVALUES
-}
+CURVES = {QQCURVES}
+VALUES = {QQVALUES}
 
 
 @pytest.fixture(scope="module")
