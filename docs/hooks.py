@@ -1,4 +1,4 @@
-"""Pages made from what the package says of itself: detectors, attributions, the API."""
+"""Pages made from what the package says of itself: detectors, attributions, measures, the API."""
 
 import inspect
 import re
@@ -9,7 +9,8 @@ from mkdocs.structure.files import File, Files
 import jaxood
 from jaxood.attribution.registry import ATTRIBUTIONS
 from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
-from jaxood.flows.listings import Entry, list_attributions, list_detectors
+from jaxood.flows.listings import Entry, list_attributions, list_detectors, list_measures
+from jaxood.perturbation.measures import MEASURES
 
 KINDS = {
     "view": "Views",
@@ -20,9 +21,11 @@ PARTS = DETECTORS | TRANSFORMS | VIEWS
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    detectors, attributions = list_detectors(), list_attributions()
+    detectors, attributions, measures = list_detectors(), list_attributions(), list_measures()
     pages = {"api.md": api(), "detectors/index.md": detector_index(detectors)}
     pages["attributions/index.md"] = attribution_index(attributions)
+    pages["measures/index.md"] = measure_index(measures)
+    pages |= {f"measures/{e.name}.md": part_page(e, MEASURES[e.name]) for e in measures}
     pages |= {f"detectors/{e.name}.md": part_page(e, PARTS[e.name]) for e in detectors}
     pages |= {f"attributions/{e.name}.md": part_page(e, ATTRIBUTIONS[e.name]) for e in attributions}
     for path, content in pages.items():
@@ -50,8 +53,13 @@ def detector_index(entries: list[Entry]) -> str:
 
 
 def attribution_index(entries: list[Entry]) -> str:
-    told = "Maps of which places of an image a class rests on: for `attribute`, `road` and "
+    told = "Maps of which places of an image a class rests on: for `attribute`, `faithfulness` and "
     return "\n\n".join(["# Attributions", f"{told}`sfp[by=NAME]`.", table(entries)])
+
+
+def measure_index(entries: list[Entry]) -> str:
+    told = "How faithful a map is, for `faithfulness`; each page says which definition this is."
+    return "\n\n".join(["# Measures of faithfulness", told, table(entries)])
 
 
 def table(entries: list[Entry]) -> str:

@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     from jaxood.flows.detect import detect
     from jaxood.flows.detector import ImageDetector, load_detector
     from jaxood.flows.evaluate import evaluate
+    from jaxood.flows.faithfulness import faithfulness
     from jaxood.flows.fit import fit
-    from jaxood.flows.listings import list_attributions, list_detectors, list_models, list_suites
+    from jaxood.flows.listings import (
+        list_attributions,
+        list_detectors,
+        list_measures,
+        list_models,
+        list_suites,
+    )
     from jaxood.flows.road import road
     from jaxood.flows.scorer import load_scorer
     from jaxood.flows.sources import load_model
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from jaxood.heads import LinearHead, NormLinearHead
     from jaxood.models.contract import check_model
     from jaxood.outputs import ModelOutputs, model_outputs, with_penultimate
+    from jaxood.perturbation.measure import Measure
     from jaxood.preprocessing import Preprocessing
     from jaxood.report.joined import load_report
 
@@ -44,6 +52,7 @@ _HOMES = {
     "FittedDetector": "detectors.fitted",
     "ImageDetector": "flows.detector",
     "LinearHead": "heads",
+    "Measure": "perturbation.measure",
     "ModelOutputs": "outputs",
     "NormLinearHead": "heads",
     "Preprocessing": "preprocessing",
@@ -60,9 +69,11 @@ _HOMES = {
     "detect": "flows.detect",
     "detector": "detectors.fitted",
     "evaluate": "flows.evaluate",
+    "faithfulness": "flows.faithfulness",
     "fit": "flows.fit",
     "list_attributions": "flows.listings",
     "list_detectors": "flows.listings",
+    "list_measures": "flows.listings",
     "list_models": "flows.listings",
     "list_suites": "flows.listings",
     "load_detector": "flows.detector",
@@ -85,6 +96,7 @@ __all__ = [
     "FittedDetector",
     "ImageDetector",
     "LinearHead",
+    "Measure",
     "ModelOutputs",
     "NormLinearHead",
     "Preprocessing",
@@ -101,9 +113,11 @@ __all__ = [
     "detect",
     "detector",
     "evaluate",
+    "faithfulness",
     "fit",
     "list_attributions",
     "list_detectors",
+    "list_measures",
     "list_models",
     "list_suites",
     "load_detector",

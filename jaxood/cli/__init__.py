@@ -19,7 +19,8 @@ COMMANDS = {
     "study": "evaluate several models, suites and seeds, and make one table of all",
     "report": "join the results of evaluations into tables for a paper",
     "attribute": "draw which places of an image a decision rests on",
-    "road": "measure how faithful such maps are, by removing pixels",
+    "faithfulness": "measure how faithful such maps are, by many measures at once",
+    "road": "the same by one measure, ROAD, with its curves and pictures",
     "fit": "make a detector file from a model and in-distribution images",
     "detect": "say for each image whether it is out of distribution",
     "contours": "draw what scores say of every point of a plane, for two moons of data",
@@ -31,9 +32,7 @@ COMMANDS = {
     "methods": "list what methods are composed of, and the attributions",
 }
 
-RESUMED = frozenset(
-    {"evaluate", "study", "attribute", "road"}
-)  # their --output keeps what was computed
+RESUMED = frozenset({"evaluate", "study", "attribute", "faithfulness", "road"})
 
 
 class Parser(argparse.ArgumentParser):
@@ -118,7 +117,7 @@ def _front(text: str) -> int:
     if text in ("", "-h", "--help"):
         print("usage: jaxood COMMAND [options]\n       jaxood --version\n\ncommands:")
         for name, told in COMMANDS.items():
-            print(f"  {name:<10} {told}")
+            print(f"  {name:<12} {told}")
         print("\njaxood COMMAND --help tells the options of one.")
         return 0 if text else 2
     try:

@@ -1,4 +1,4 @@
-"""List what methods are composed of: views, transforms and scores, and the attributions.
+"""List what methods are composed of: views, transforms and scores; attributions; measures.
 
 A method is a score, or a view and transforms before it: `sfp+react+knn`. With a name: what it
 needs, its parameters with their defaults, and its paper.
@@ -13,7 +13,8 @@ TITLES = {
     "view": "views (first in a method; computed in the one pass over the images)",
     "transform": "transforms (change the features before they are scored)",
     "score": "scores (last in a method)",
-    "attribution": "attributions (for `attribute`, `road` and sfp[by=NAME])",
+    "attribution": "attributions (for `attribute`, `faithfulness`, `road` and sfp[by=NAME])",
+    "measure": "measures (for `faithfulness`)",
 }
 
 
@@ -24,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from jaxood.errors import choose
-    from jaxood.flows.listings import list_attributions, list_detectors
+    from jaxood.flows.listings import list_attributions, list_detectors, list_measures
 
-    entries = [*list_detectors(), *list_attributions()]
+    entries = [*list_detectors(), *list_attributions(), *list_measures()]
     if args.name:
         choose("name", args.name, [entry.name for entry in entries])
         entries = [entry for entry in entries if entry.name == args.name]

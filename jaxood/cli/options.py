@@ -101,6 +101,35 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     add(parser, "images", "IMAGE", text, nargs="+")
 
 
+def add_map_arguments(parser: argparse.ArgumentParser):
+    """--method, --maps, --random-maps and --target: the maps that are tested."""
+    group = parser.add_argument_group("maps")
+    text = "attributions of this package (default: banzhaf, unless --maps is given)"
+    add(group, "--method", "NAME", text, nargs="+")
+    text = "maps from elsewhere; may be repeated"
+    add(group, "--maps", "NAME=FILE.npz", text, action="append", default=[])
+    text = "random maps an image, whose mean is the baseline"
+    add(group, "--random-maps", "N", text, type=positive, default=3)
+    text = "class to follow, by index, name or WordNet id (default: each image's top class)"
+    add(group, "--target", "CLASS", text)
+    return group
+
+
+def named_maps(maps: list[str]) -> dict[str, str]:
+    """Files by name, from "NAME=FILE".
+
+    Raises:
+      UsageError: for other text, and a name that comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in maps:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file) or name in found:
+            raise UsageError("maps", text, "NAME=FILE.npz, a name once")
+        found[name] = file
+    return found
+
+
 def add_bank_arguments(group) -> None:
     """--bank-fraction, --balanced-bank."""
     text = "of the training images to fit on (default: 1 %%, but enough of a small set)"

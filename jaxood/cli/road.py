@@ -11,8 +11,8 @@ good. Random maps always stand beside the methods, so that a reader sees what fa
 Maps from elsewhere: an NPZ file with `ids`, an image name each, and an array [n, h, w] under the
 NAME that --maps gives it (`jaxood attribute` writes such files).
 
-Writes curves.csv, areas.csv, curves.json, manifest.json, road.png and strip.png. curves.jsonl holds
-every image as it comes; the same command goes on from it.
+Writes curves.csv, areas.csv, curves.json, manifest.json, road.png and strip.png.
+measured.jsonl holds every image as it comes; the same command goes on from it.
 """
 
 import argparse
@@ -20,27 +20,20 @@ import argparse
 from jaxood.cli.options import (
     add,
     add_image_arguments,
+    add_map_arguments,
     add_model_arguments,
     add_output_argument,
     model_from,
+    named_maps,
 )
 from jaxood.cli.values import number, positive, progress_bar
-from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
-    maps = parser.add_argument_group("maps")
-    text = "attributions of this package (default: banzhaf, unless --maps is given)"
-    add(maps, "--method", "NAME", text, nargs="+")
-    text = "maps from elsewhere; may be repeated"
-    add(maps, "--maps", "NAME=FILE.npz", text, action="append", default=[])
-    text = "random maps an image, whose mean is the baseline"
-    add(maps, "--random-maps", "N", text, type=positive, default=3)
+    maps = add_map_arguments(parser)
     text = "contrast of a map before it is enlarged: paper, 2^(z/2), or unit, as it is"
     add(maps, "--scale", "NAME", text, choices=("paper", "unit"), default="paper")
-    text = "class to follow, by index, name or WordNet id (default: each image's top class)"
-    add(maps, "--target", "CLASS", text)
     removal = parser.add_argument_group("removal")
     text = "fractions 0, 1/N ... (N-1)/N of the pixels"
     add(removal, "--steps", "N", text, type=positive, default=50)
@@ -66,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         model_from(args),
         args.images,
         args.method,
-        maps=_named(args.maps),
+        maps=named_maps(args.maps),
         random_maps=args.random_maps,
         target=args.target,
         scale=args.scale,
@@ -86,14 +79,3 @@ def run(args: argparse.Namespace) -> None:
     print(result)
     if not args.quiet:
         print(f"written to {args.output}: curves, areas, manifest and pictures")
-
-
-def _named(maps: list[str]) -> dict[str, str]:
-    """Files by name, from "NAME=FILE"."""
-    found: dict[str, str] = {}
-    for text in maps:
-        name, equals, file = text.partition("=")
-        if not (name and equals and file) or name in found:
-            raise UsageError("maps", text, "NAME=FILE.npz, a name once")
-        found[name] = file
-    return found

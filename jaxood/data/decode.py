@@ -36,7 +36,15 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarra
       UndecodableImage: for a strip so thin that resizing it would not fit in memory, and for
         numbers whose range is not known (see `to_rgb`).
     """
-    image = to_rgb(image)
+    return np.asarray(square(to_rgb(image), preprocessing, preprocessing.interpolation))
+
+
+def square(image: Image.Image, preprocessing: Preprocessing, interpolation: str) -> Image.Image:
+    """An image of any mode, resized by that filter of PIL's and cut; see `prepare`.
+
+    Raises:
+      UndecodableImage: for a strip so thin that resizing it would not fit in memory.
+    """
     width, height = image.size
     short, long = sorted((width, height))
     resized = preprocessing.resize, int(preprocessing.resize * long / short)
@@ -44,11 +52,11 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarra
         raise UndecodableImage(f"{width} x {height} is too thin to resize")
     size = resized if width <= height else resized[::-1]
     if size != image.size:
-        image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
+        image = image.resize(size, Image.Resampling[interpolation.upper()])
     crop = preprocessing.crop
     left = int(round((size[0] - crop) / 2.0))
     top = int(round((size[1] - crop) / 2.0))
-    return np.asarray(image.crop((left, top, left + crop, top + crop)))
+    return image.crop((left, top, left + crop, top + crop))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

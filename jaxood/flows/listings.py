@@ -11,6 +11,8 @@ from jaxood.data.suites import descriptions
 from jaxood.detectors.contract import Detector, Transform
 from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
 from jaxood.models.registry import model_rows
+from jaxood.perturbation.measure import Measure
+from jaxood.perturbation.measures import MEASURES
 from jaxood.spelling import parameters_of
 
 
@@ -19,7 +21,8 @@ class Entry:
     """One name that may stand in a command or a call.
 
     Attributes:
-      kind: "view", "transform", "score", "attribution", "suite" or "model".
+      kind: "view", "transform", "score", "attribution", "measure", "suite" or
+        "model".
       needs: what it asks for beyond the logits.
       parameters: with their defaults.
       paper: where it comes from.
@@ -48,6 +51,11 @@ def list_detectors(pattern: str = "*") -> list[Entry]:
 def list_attributions(pattern: str = "*") -> list[Entry]:
     """Attributions whose names match."""
     return _matching((_part("attribution", cls) for cls in ATTRIBUTIONS.values()), pattern)
+
+
+def list_measures(pattern: str = "*") -> list[Entry]:
+    """Measures of faithfulness whose names match."""
+    return _matching((_measure(cls) for cls in MEASURES.values()), pattern)
 
 
 def list_suites(pattern: str = "*") -> list[Entry]:
@@ -85,6 +93,18 @@ def _part(kind: str, part: type[Detector | Transform | View | Attribution]) -> E
         _needs(part),
         tuple(parameters_of(part).items()),
         part.paper,
+    )
+
+
+def _measure(kind: type[Measure]) -> Entry:
+    needs = ["attributions"] if kind.again else ["maps"]
+    return Entry(
+        kind.name,
+        "measure",
+        (kind.__doc__ or "").strip().splitlines()[0],
+        (*needs, "boxes or masks") if kind.places else tuple(needs),
+        tuple(parameters_of(kind).items()),
+        kind.paper,
     )
 
 

@@ -146,12 +146,16 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def impute_blur(images, removed, start=None, sigma: float = BLUR_SIGMA) -> Imputed:
-    """Removed pixels are taken from the image blurred by a Gaussian, renormalised at the border."""
+def blurred(images: Float[Array, "b h w c"], sigma: float = BLUR_SIGMA) -> Float[Array, "b h w c"]:
+    """Images blurred by a Gaussian of `sigma` pixels, renormalised at the border."""
     rows, columns = (jnp.asarray(_blur_matrix(size, sigma)) for size in images.shape[1:3])
-    blurred = jnp.einsum("bhwc,Hh->bHwc", images, rows, precision="highest")
-    blurred = jnp.einsum("bhwc,Ww->bhWc", blurred, columns, precision="highest")
-    return _fill(images, removed, blurred)
+    images = jnp.einsum("bhwc,Hh->bHwc", images, rows, precision="highest")
+    return jnp.einsum("bhwc,Ww->bhWc", images, columns, precision="highest")
+
+
+def impute_blur(images, removed, start=None) -> Imputed:
+    """Removed pixels are taken from the blurred image."""
+    return _fill(images, removed, blurred(images))
 
 
 IMPUTATIONS: dict[str, Callable[..., Imputed]] = {

@@ -1,68 +1,16 @@
-"""ROAD curves on disk as they come, and what they amount to over a set of images."""
+"""What ROAD's curves amount to over a set of images."""
 
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxood.files import fingerprint, make_folder, write_whole
-from jaxood.perturbation.road import ORDERS, Curves, RoadSettings, area, mean_interval
+from jaxood.perturbation.road import ORDERS, Curves, RoadSettings
+from jaxood.perturbation.statistics import area, mean_interval
+from jaxood.perturbation.subject import RANDOM
 
-RANDOM = "random"
 AREAS = (*ORDERS, "combined")
-
-
-def load_curves(path: Path, fingerprints: Mapping[str, str]) -> list[Curves]:
-    """The curves of an earlier run whose method has the same fingerprint now.
-
-    Lines that are not as they were written are taken off the file and told of, but for a last one
-    that an interruption cut short.
-    """
-    if not path.exists():
-        return []
-    *lines, last = path.read_bytes().split(b"\n")
-    read = [_read(line) for line in lines]
-    damaged = read.count(None)
-    if damaged or last:
-        kept = (line + b"\n" for line, values in zip(lines, read, strict=True) if values)
-        write_whole(path, b"".join(kept))
-    if damaged:
-        told = "%s: %d damaged lines: computed again"
-        logging.getLogger("jaxood").warning(told, path, damaged)
-    found = []
-    for values in filter(None, read):
-        if values.pop("fingerprint") == fingerprints.get(values["method"]):
-            values["confidence"] = np.array(values["confidence"], np.float32)
-            values["agrees"] = np.array(values["agrees"], bool)
-            found.append(Curves(**values))
-    return found
-
-
-def append_curves(path: Path, curves: Curves, identity: str) -> None:
-    """One line of JSON."""
-    values = curves._asdict() | {"fingerprint": identity}
-    values |= {"confidence": curves.confidence.tolist(), "agrees": curves.agrees.tolist()}
-    make_folder(path.parent)
-    with path.open("ab") as file:
-        file.write(_line(values) + b"\n")
-
-
-def _line(values: dict[str, Any]) -> bytes:
-    return json.dumps(values | {"digest": fingerprint(json.dumps(values))}).encode()
-
-
-def _read(line: bytes) -> dict[str, Any] | None:
-    """What `_line` made a line of; None for any other."""
-    try:
-        values = json.loads(line)
-        del values["digest"]
-        return values if _line(values) == line else None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
 
 
 def join_random(curves: Sequence[Curves]) -> dict[str, dict[str, Curves]]:

@@ -11,12 +11,11 @@ fractions of a batch one after the other from the smallest, so that each mask co
 and its imputation begins where that one's ended.
 """
 
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +23,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt8, UInt32
 
 from jaxood.context import Model
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError, choose, require
 from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import rounded_up, shard
 from jaxood.perturbation.imputation import IMPUTATIONS, add_noise
+from jaxood.perturbation.measure import Better, Finding, Laboratory, Measure
 from jaxood.perturbation.removal import CONVENTIONS, removal_order
+from jaxood.perturbation.statistics import area
+from jaxood.perturbation.subject import Subject, image_number, require_map
 from jaxood.preprocessing import Preprocessing
 from jaxood.runner.runner import Runner
 
 ORDERS = ("morf", "lerf")
-
-Numbers = np.ndarray | np.floating  # NumPy gives no array where no axis is left
+MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,6 @@ class Curves(NamedTuple):
         """MoRF, LeRF and combined."""
         morf, lerf = (float(area(curve, fractions)) for curve in self.confidence)
         return morf, lerf, (lerf - morf) / 2
-
-
-def area(curve: Float[np.ndarray, "*n t"], fractions: tuple[float, ...]) -> Numbers:
-    """Trapezoid rule over the fraction removed."""
-    return np.trapezoid(curve, fractions, axis=-1)
-
-
-def image_number(image_id: str) -> int:
-    """What keys the draws of an image, whatever folder, set and batch it comes in."""
-    return zlib.crc32(image_id.rpartition("/")[2].encode())
 
 
 class Rows(NamedTuple):
@@ -192,6 +183,7 @@ def road_curves(
     *,
     batch_size: int = 32,
     seed: int = 0,
+    draw: int = 0,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Iterator[Curves]:
     """MoRF and LeRF of each map, in the order given, a batch at a time.
@@ -199,6 +191,7 @@ def road_curves(
     Args:
       batch_size: perturbed images a step over the whole mesh.
       seed: of noise and of ties; an image's depend on its id and on nothing else.
+      draw: another number draws others, under the same seed.
       progress: told how many perturbed images were classified since the last call.
 
     Raises:
@@ -208,12 +201,14 @@ def road_curves(
     model = runner.model
     size = rounded_up(max(batch_size, 2), runner.mesh)
     pairs = max(size // 2, 1)
-    prepared = partial(prepare, settings, model.preprocessing, jax.random.key(seed))
+    key = jax.random.key(seed)
+    key = jax.random.fold_in(key, draw) if draw else key
+    prepared = partial(prepare, settings, model.preprocessing, key)
     step = RoadStep(settings, model.preprocessing, model.dtype)
     explained = iter(explained)
     while items := list(islice(explained, pairs)):
         for item in items:
-            _require_map(item)
+            require_map(item.id, item.image.shape[:2], item.method, item.map)
         filled = [items[min(i, len(items) - 1)] for i in range(pairs)]
         rows = prepared(*shard(_in_both_orders(filled, size), runner.mesh))
         _require_kept(items, settings, jax.device_get(rows.counts))
@@ -255,14 +250,6 @@ def _in_both_orders(items: Sequence[Explained], size: int) -> tuple[np.ndarray, 
     )
 
 
-def _require_map(item: Explained) -> None:
-    if item.map.shape != item.image.shape[:2]:
-        wanted = f"{item.image.shape[:2]}, the image's size"
-        raise UsageError(f"map {item.method} of {item.id}", item.map.shape, wanted)
-    if not np.isfinite(item.map).all():
-        raise UsageError(f"map {item.method} of {item.id}", "nan or inf", "finite values")
-
-
 def _require_kept(items, settings: RoadSettings, counts: Int[np.ndarray, "b t"]) -> None:
     for i, item in enumerate(items):
         pixels = item.map.size
@@ -276,16 +263,6 @@ def _require_kept(items, settings: RoadSettings, counts: Int[np.ndarray, "b t"])
                     "at least one pixel kept",
                     "Use the convention exact, or lower fractions.",
                 )
-
-
-def mean_interval(
-    curves: Float[np.ndarray, "n *t"], seed: int = 0, resamples: int = 1000
-) -> tuple[Numbers, Numbers, Numbers]:
-    """Mean over images and its 95 % interval by bootstrap over images."""
-    n = len(curves)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples) / n
-    low, high = np.quantile(np.tensordot(weights, curves, 1), [0.025, 0.975], axis=0)
-    return curves.mean(axis=0), low, high
 
 
 _perturb = partial(jax.jit, static_argnums=0)(perturb)
@@ -307,3 +284,93 @@ def perturbed_images(
         scale, shift = model.preprocessing.std, model.preprocessing.mean
         values = values * np.asarray(scale, np.float32) + np.asarray(shift, np.float32)
     return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Road(Measure):
+    """The class while pixels are removed and imputed, MoRF and LeRF: areas under the curves.
+
+    Attributes:
+      steps: fractions 0, 1/steps ... of the pixels are removed; `fractions`: these instead.
+      convention, imputation, noise, before_normalisation: see `RoadSettings`.
+      draw: another number draws other noise, under the same seed.
+    """
+
+    name: ClassVar[str] = "road"
+    paper: ClassVar[str] = "Rong et al., ICML 2022"
+    columns: ClassVar[Mapping[str, Better]] = {"morf": "low", "lerf": "high"}
+
+    steps: int = 50
+    convention: str = "exact"
+    imputation: str = "linear"
+    noise: float = 0.01
+    before_normalisation: bool = False
+    fractions: tuple[float, ...] | None = None
+    draw: int = 0
+
+    def __post_init__(self):
+        require(self.draw >= 0, "draw", self.draw, "at least 0")
+        require(1 <= self.steps <= MOST_STEPS, "steps", self.steps, f"1 to {MOST_STEPS}")
+        self.settings  # noqa: B018 (is checked)
+
+    @property
+    def settings(self) -> RoadSettings:
+        chosen = self.fractions
+        return RoadSettings(
+            tuple(step / self.steps for step in range(self.steps)) if chosen is None else chosen,
+            self.convention,
+            self.imputation,
+            self.noise,
+            self.before_normalisation,
+        )
+
+    @property
+    def axis(self) -> Sequence[float]:
+        """The fraction of the pixels that is removed."""
+        return self.settings.fractions
+
+    def work(self, maps: int) -> int:
+        return len(ORDERS) * len(self.axis) * maps
+
+    def findings(self, laboratory: Laboratory, subjects: Sequence[Subject]) -> Iterator[Finding]:
+        """Beside the columns, values hold iterations and residual, and curves the agreement."""
+        items = (
+            Explained(subject.id, subject.image, subject.target, method, given)
+            for subject in subjects
+            for method, given in subject.maps.items()
+        )
+        for curves in road_curves(
+            laboratory.runner,
+            items,
+            self.settings,
+            batch_size=laboratory.batch_size,
+            seed=laboratory.seed,
+            draw=self.draw,
+            progress=laboratory.told,
+        ):
+            morf, lerf, _ = curves.areas(self.settings.fractions)
+            solved = {"iterations": curves.iterations, "residual": curves.residual}
+            told = dict(zip(ORDERS, curves.confidence.tolist(), strict=True))
+            agrees = zip(ORDERS, curves.agrees.astype(int).tolist(), strict=True)
+            told |= {f"{order} agrees": row for order, row in agrees}
+            yield Finding(
+                curves.id,
+                curves.method,
+                self.key,
+                curves.target,
+                {"morf": morf, "lerf": lerf, **solved},
+                told,
+            )
+
+
+def curves_of(finding: Finding) -> Curves:
+    """The curves that a finding of `Road` holds."""
+    return Curves(
+        finding.id,
+        finding.method,
+        finding.target,
+        np.array([finding.curves[order] for order in ORDERS], np.float32),
+        np.array([finding.curves[f"{order} agrees"] for order in ORDERS], bool),
+        int(finding.values["iterations"]),
+        finding.values["residual"],
+    )

@@ -1,7 +1,5 @@
 """ROAD as a table, files and pictures: areas, curves of all methods, and what the model saw."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxood.files import write_whole
-from jaxood.perturbation.results import AREAS, RANDOM
+from jaxood.perturbation.results import AREAS
 from jaxood.perturbation.road import ORDERS, Curves
+from jaxood.perturbation.subject import RANDOM
 from jaxood.report.figures import write_figure
 from jaxood.report.manifest import write_json
+from jaxood.report.rows import write_csv
 
 # Okabe and Ito's colours: told apart by all readers; black is for the random map.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
@@ -140,14 +139,6 @@ def write_results(folder: Path, methods: Mapping[str, Mapping[str, Curves]], fou
                     for values in zip(x, confidence, agrees, strict=True)
                 ]
     columns = ("image", "method", "order", "fraction", "confidence", "accuracy")
-    _write_csv(folder / "curves.csv", columns, points)
-    _write_csv(folder / "areas.csv", ("image", "method", "target", *AREAS), areas)
+    write_csv(folder / "curves.csv", columns, points)
+    write_csv(folder / "areas.csv", ("image", "method", "target", *AREAS), areas)
     write_json(folder / "curves.json", found)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,12 +109,17 @@ def _numbers(found: Metrics, convention: str) -> Iterator[tuple]:
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     """metrics.csv and metrics.json."""
+    write_csv(folder / "metrics.csv", Row._fields, rows)
+    write_json(folder / "metrics.json", [row._asdict() for row in rows])
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Rows under the names of their columns."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
+    writer.writerow(columns)
     writer.writerows(rows)
-    write_whole(folder / "metrics.csv", text.getvalue().encode())
-    write_json(folder / "metrics.json", [row._asdict() for row in rows])
+    write_whole(path, text.getvalue().encode())
 
 
 def read_rows(file: Path) -> list[Row]:

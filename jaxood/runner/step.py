@@ -51,6 +51,16 @@ class ExtractionStep:
     ) -> Extracted:
         """`target`: classes to explain, or `TOP_CLASS`."""
         normalised = self.preprocessing.normalise(images, jnp.dtype(self.dtype))
+        return self.extract(model, normalised, target, key)
+
+    def extract(
+        self,
+        model: Model,
+        normalised: Float[Array, "n h w 3"],
+        target: Int[Array, " n"],
+        key: PRNGKeyArray,
+    ) -> Extracted:
+        """The same from images that are normalised already."""
         stages = self._stages(model)
         outputs, layers = forward(model, normalised, stages)
         target = jnp.where(target < 0, jnp.argmax(outputs.logits, axis=-1), target)

@@ -60,11 +60,12 @@ def test_there_are_pages_with_code():
 
 def test_links_lead_to_what_is_there():
     """Of pages to pages; the generated ones are known by the registries."""
-    from jaxood.flows.listings import list_attributions, list_detectors
+    from jaxood.flows.listings import list_attributions, list_detectors, list_measures
 
-    generated = {"api.md", "detectors/index.md", "attributions/index.md"}
+    generated = {"api.md", "detectors/index.md", "attributions/index.md", "measures/index.md"}
     generated |= {f"detectors/{entry.name}.md" for entry in list_detectors()}
     generated |= {f"attributions/{entry.name}.md" for entry in list_attributions()}
+    generated |= {f"measures/{entry.name}.md" for entry in list_measures()}
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert link in generated or (DOCS / link).exists(), f"{page.name}: {link}"

@@ -11,13 +11,8 @@ import jaxood
 from jaxood.errors import UsageError
 from jaxood.parallel import data_mesh
 from jaxood.perturbation.removal import removal_order
-from jaxood.perturbation.road import (
-    Explained,
-    RoadSettings,
-    area,
-    mean_interval,
-    road_curves,
-)
+from jaxood.perturbation.road import Explained, RoadSettings, road_curves
+from jaxood.perturbation.statistics import area, mean_interval
 from jaxood.runner.runner import Runner
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.9)

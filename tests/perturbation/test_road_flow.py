@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 from damage import flipped
@@ -14,7 +13,9 @@ from redness import Redness, WithoutMap, picture, reds
 import jaxood
 from jaxood.cli import main
 from jaxood.errors import UsageError
-from jaxood.perturbation.results import append_curves, join_random, load_curves, summary
+from jaxood.flows.measuring import append_finding, load_findings
+from jaxood.perturbation.measure import Finding
+from jaxood.perturbation.results import join_random, summary
 from jaxood.perturbation.road import Curves, RoadSettings
 
 SETTINGS = {"steps": 4, "random_maps": 2, "batch_size": 8}
@@ -89,7 +90,7 @@ def test_the_same_image_twice_is_two_images(photos, tmp_path):
     (one, two), random = found.areas()["banzhaf"], found.areas()["random"]
     np.testing.assert_allclose(one, two, atol=0.02)  # other noise
     assert len(random) == 2
-    assert len((tmp_path / "out" / "curves.jsonl").read_text().splitlines()) == 2 * 3
+    assert len((tmp_path / "out" / "measured.jsonl").read_text().splitlines()) == 2 * 3
 
 
 def test_a_first_image_that_is_gone_gives_no_strip(tmp_path, caplog):
@@ -125,9 +126,9 @@ def test_a_resumed_run_gives_the_same_files(photos, tmp_path):
     parts = tmp_path / "parts"
     with pytest.raises(Interrupted):
         measured(photos, parts, stop=48)
-    lines = (parts / "curves.jsonl").read_bytes()
+    lines = (parts / "measured.jsonl").read_bytes()
     assert 0 < len(lines.splitlines()) < 9
-    (parts / "curves.jsonl").write_bytes(lines[:-40])  # interrupted while it wrote
+    (parts / "measured.jsonl").write_bytes(lines[:-40])  # interrupted while it wrote
     again, calls = measured(photos, parts)
     assert 0 < calls[-1][0] == calls[-1][1] < 72
     again.save(parts)
@@ -135,14 +136,14 @@ def test_a_resumed_run_gives_the_same_files(photos, tmp_path):
     for name in FILES:
         assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     kept = [
-        sorted((tmp_path / run / "curves.jsonl").read_bytes().splitlines())
+        sorted((tmp_path / run / "measured.jsonl").read_bytes().splitlines())
         for run in ("parts", "whole")
     ]
     assert kept[0] == kept[1]
 
     finished, calls = measured(photos, parts)  # nothing left but the file that is no image
     assert calls[-1][0] == 0 and finished.skipped == whole.skipped
-    assert len((parts / "curves.jsonl").read_bytes().splitlines()) == 9
+    assert len((parts / "measured.jsonl").read_bytes().splitlines()) == 9
     finished.save(tmp_path / "finished")
     for name in FILES:
         assert (tmp_path / "finished" / name).read_bytes() == (parts / name).read_bytes(), name
@@ -153,7 +154,7 @@ def test_with_other_settings_curves_are_computed_anew(photos, tmp_path, change):
     first, _ = measured(photos / "0.png", tmp_path)
     second, calls = measured(photos / "0.png", tmp_path, **change)
     assert calls[-1] == (24, 24)
-    assert len((tmp_path / "curves.jsonl").read_bytes().splitlines()) == 6
+    assert len((tmp_path / "measured.jsonl").read_bytes().splitlines()) == 6
     different = [
         np.abs(one.confidence - two.confidence).max()
         for one, two in zip(first.curves, second.curves, strict=True)
@@ -220,7 +221,7 @@ def test_the_command_writes_what_the_function_finds(photos, capsys):
     printed = capsys.readouterr().out
     assert "1 of 4 images left out" in printed and "3/3 MoRF, 3/3 LeRF" in printed
     out = photos.parent / "out"
-    assert sorted(path.name for path in out.glob("*.*")) == sorted([*FILES, "curves.jsonl"])
+    assert sorted(path.name for path in out.glob("*.*")) == sorted([*FILES, "measured.jsonl"])
     ours = jaxood.road("redness:Redness", [photos], "banzhaf", maps={"mine": maps}, **SETTINGS)
     found = json.loads((out / "curves.json").read_text())
     assert found["methods"].keys() == ours.summary["methods"].keys()
@@ -278,30 +279,30 @@ def test_summary_by_hand():
     assert found["morf"]["confidence"]["mean"] == pytest.approx([0.5] * 3)
 
 
-def test_curves_go_there_and_back(tmp_path):
-    path = tmp_path / "new" / "curves.jsonl"
-    ours, other = curve("mine", value=1 / 3), curve("other")
-    append_curves(path, ours, "f1")
-    append_curves(path, other, "f2")
-    (found,) = load_curves(path, {"mine": "f1", "other": "f3"})
-    assert found[:3] == ours[:3] and found[5:] == ours[5:]
-    jax.tree.map(np.testing.assert_array_equal, found[3:5], ours[3:5])
-    assert found.confidence.dtype == np.float32
-    assert load_curves(tmp_path / "none.jsonl", {}) == []
+def test_findings_go_there_and_back(tmp_path):
+    path = tmp_path / "new" / "measured.jsonl"
+    ours = Finding("a", "mine", "road", 1, {"morf": 1 / 3}, {"morf": [0.1, float(np.float32(0.2))]})
+    append_finding(path, ours, "f1")
+    append_finding(path, ours._replace(method="other"), "f2")
+    append_finding(path, ours._replace(measure="deletion"), "f1")
+    found = load_findings(path, {"road": {"mine": "f1", "other": "f3"}})
+    assert found == [ours]
+    assert load_findings(tmp_path / "none.jsonl", {}) == []
 
 
-def test_any_flipped_bit_of_the_curves_is_noticed(tmp_path, caplog):
-    path, generator = tmp_path / "curves.jsonl", np.random.default_rng(0)
-    names, prints = ("a", "b", "c"), {"mine": "f1"}
+def test_any_flipped_bit_of_the_findings_is_noticed(tmp_path, caplog):
+    path, generator = tmp_path / "measured.jsonl", np.random.default_rng(0)
+    names, prints = ("a", "b", "c"), {"road": {"mine": "f1"}}
     for name in names:
-        append_curves(path, curve("mine", name, generator.random()), "f1")
+        finding = Finding(name, "mine", "road", 1, {"morf": generator.random()})
+        append_finding(path, finding, "f1")
     content = path.read_bytes()
-    whole = {one.id: one.confidence.tolist() for one in load_curves(path, prints)}
+    whole = {one.id: one for one in load_findings(path, prints)}
     assert tuple(whole) == names and not caplog.messages
     for changed in flipped(content, generator.integers(0, len(content), 200), generator):
         path.write_bytes(changed)
-        found = load_curves(path, prints)
+        found = load_findings(path, prints)
         assert len(found) < len(names)
-        assert all(whole[one.id] == one.confidence.tolist() for one in found)
+        assert all(whole[one.id] == one for one in found)
         told = len(caplog.messages)
-        assert load_curves(path, prints)[len(found) :] == [] and len(caplog.messages) == told
+        assert load_findings(path, prints)[len(found) :] == [] and len(caplog.messages) == told

@@ -50,6 +50,7 @@ def base(tmp_path, monkeypatch):
     return {
         "evaluate": [*weights, "--id-dir", "photos", "--ood-dir", "x=photos", "--output", "out"],
         "attribute": ["photos", *weights, "--output", "out"],
+        "faithfulness": ["photos", *weights, "--output", "out"],
         "road": ["photos", *weights, "--output", "out"],
         "fit": [*weights, "--train-dir", "photos", "--id-dir", "photos", "--output", "out/file"],
         "detect": ["photos", *weights],

@@ -1,0 +1,282 @@
+"""How faithful attribution maps are, by every measure that the field uses: one table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxood.data.images import ImageSet
+from jaxood.data.objects import regions, regions_fingerprint
+from jaxood.data.suites import Suite
+from jaxood.data.suites import suite as suite_of
+from jaxood.errors import UsageError, require
+from jaxood.flows.attribute import AttributionSource
+from jaxood.flows.evaluate import require_seed, skipped_lines
+from jaxood.flows.maps import maps_of_images
+from jaxood.flows.measuring import measured
+from jaxood.flows.purification import Purification, purification
+from jaxood.flows.sources import ModelSource, model_of_suite
+from jaxood.models.registry import LoadedModel
+from jaxood.perturbation.maps import MapSource
+from jaxood.perturbation.measure import Finding, Measure
+from jaxood.perturbation.measures import MEASURES, AnyMeasure, measures_of
+from jaxood.report.faithfulness import (
+    Cell,
+    ColumnValues,
+    Movement,
+    cells_of,
+    columns_of,
+    curves_of,
+    draw_curves,
+    draw_table,
+    gains_over_random,
+    mean_ranks,
+    movement_table,
+    movements,
+    table,
+    write_results,
+)
+from jaxood.report.manifest import manifest, put_aside, write_json
+from jaxood.runner.features import Skipped
+from jaxood.runner.runner import Progress
+
+GROUP = 1  # images whose maps are computed at once: what is measured on them takes far longer
+FILES = (
+    "values.csv",
+    "table.csv",
+    "curves.csv",
+    "faithfulness.json",
+    "faithfulness.png",
+    "curves.png",
+    "manifest.json",
+)
+
+MeasureSource = AnyMeasure | Sequence[AnyMeasure]
+
+
+@dataclass(frozen=True)
+class FaithfulnessResult:
+    """What `faithfulness` found.
+
+    Attributes:
+      measures: by key.
+      findings: one a measure, map and image; random maps singly ("random/0"...).
+      settings: what else decided the result.
+      variants: of each measure, by what was changed; empty unless stability was asked for.
+      purification: what the maps gain in telling OOD images, where a suite was given.
+    """
+
+    model: LoadedModel = field(repr=False)
+    images: ImageSet = field(repr=False)
+    measures: Mapping[str, Measure]
+    findings: tuple[Finding, ...] = field(repr=False)
+    skipped: tuple[Skipped, ...]
+    seed: int
+    settings: Mapping[str, object] = field(default_factory=dict)
+    variants: Mapping[Measure, Mapping[str, Sequence[Measure]]] = field(default_factory=dict)
+    purification: Purification | None = None
+
+    @cached_property
+    def columns(self) -> dict[str, ColumnValues]:
+        """By measure (and column, where a measure has several): a value an image and method."""
+        return columns_of(self.findings, self.measures)
+
+    @cached_property
+    def table(self) -> tuple[Cell, ...]:
+        """A cell a column and method: mean over images, interval, rank, images won."""
+        return tuple(
+            cell for column in self.columns.values() for cell in cells_of(column, self.seed)
+        )
+
+    def values(self, column: str) -> dict[str, Float[np.ndarray, " n"]]:
+        """By method, a value an image."""
+        return dict(self.columns[column].values)
+
+    @property
+    def random_wins(self) -> dict[str, dict[str, list[str]]]:
+        """By column and method: images on which the random maps are as good, or better."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for name, column in self.columns.items():
+            for method, images in column.images.items():
+                gains = gains_over_random(column, method)
+                if gains is not None:
+                    lost = [image for image, gain in zip(images, gains, strict=True) if gain <= 0]
+                    found.setdefault(name, {})[method] = lost
+        return found
+
+    @cached_property
+    def stability(self) -> list[Movement]:
+        """How much each column moves with seed, baseline and resolution."""
+        return movements(self.findings, self.variants)
+
+    def __str__(self) -> str:
+        lines = skipped_lines("images", self.skipped, len(self.images))
+        lines.append(table(self.table))
+        ranks = mean_ranks(self.table)
+        if len(self.columns) > 1 and ranks:
+            told = ", ".join(f"{method} {rank:.1f}" for method, rank in ranks.items())
+            lines.append(f"mean rank: {told}")
+        if self.stability:
+            lines += ["", movement_table(self.stability)]
+        if self.purification is not None:
+            lines += ["", str(self.purification)]
+        return "\n".join(lines)
+
+    def save(self, folder: Path | str) -> Path:
+        """Writes values.csv, table.csv, curves.csv, faithfulness.json, pictures and manifest."""
+        folder = Path(folder)
+        about = manifest(
+            self.settings,
+            self.model,
+            {"images": (self.images, self.skipped)},
+            measures={key: measure.identity() for key, measure in self.measures.items()},
+        )
+        put_aside(folder, FILES, about)
+        curves = curves_of(self.findings, self.measures, self.seed)
+        write_results(folder, self.columns, self.table, curves, self.measures)
+        found: dict[str, object] = {
+            "table": [vars(cell) for cell in self.table],
+            "mean_ranks": mean_ranks(self.table),
+            "random_wins": self.random_wins,
+            "stability": [vars(one) for one in self.stability],
+        }
+        if self.purification is not None:
+            found["purification"] = {
+                **asdict(self.purification),
+                "gain": self.purification.gain,
+                "agreement": self.purification.agreement(self.table),
+            }
+        write_json(folder / "faithfulness.json", found)
+        draw_table(folder / "faithfulness.png", self.table)
+        if curves:
+            draw_curves(folder / "curves.png", curves, self.measures)
+        write_json(folder / "manifest.json", about)
+        return folder
+
+
+def chosen_measures(measures: MeasureSource | None, objects: bool = False) -> dict[str, Measure]:
+    """Measures by key; None: all that compute no map again, those of localisation with `objects`.
+
+    Raises:
+      UsageError: see `jaxood.perturbation.measures.measure`.
+    """
+    if measures is None:
+        kinds = MEASURES.values()
+        return measures_of([kind for kind in kinds if not kind.again and kind.places <= objects])
+    several = [measures] if isinstance(measures, str | type | Measure) else list(measures)
+    require(bool(several), "measures", "none", "one or more")
+    return measures_of(several)
+
+
+def faithfulness(
+    model: ModelSource | None,
+    images: Any = None,
+    methods: AttributionSource | Sequence[AttributionSource] | None = None,
+    *,
+    measures: MeasureSource | None = None,
+    maps: Mapping[str, MapSource] | None = None,
+    random_maps: int = 3,
+    objects: Path | str | None = None,
+    suite: str | Suite | None = None,
+    stability: bool = False,
+    target: str | int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    store: Path | str | None = None,
+    progress: Progress | None = None,
+) -> FaithfulnessResult:
+    """Measures maps by many measures at once, random maps always beside them.
+
+    Maps of a layer are enlarged as they are, bicubically; `jaxood.road` gives them SOFA's contrast
+    first, unless told otherwise.
+
+    Args:
+      model: see `jaxood.load_model`; None: the one that belongs to the suite.
+      images: paths, folders, lists, PIL images, uint8 arrays of any size, or an image set; None:
+        the ID test set of the suite.
+      methods: attributions, as for `jaxood.attribute`; None: banzhaf, unless `maps` are given.
+      measures: names such as "insertion[baseline=mean]", import paths or objects (see
+        `jaxood.list_measures`); None: all but those that compute maps again.
+      maps: maps from elsewhere by name: an NPZ file with `ids` and an array of that name (as
+        `attribute` writes them), or an array [n, h, w], a map an image.
+      random_maps: so many an image, whose mean is the baseline.
+      objects: where the objects are, for measures of localisation: a folder of XML boxes (PASCAL
+        VOC's, ImageNet's) or of PNG masks, named as the images are, or a JSON file of COCO's.
+      suite: also tells what SFP by each map gains in telling this suite's OOD images.
+      stability: also tells how much each measure moves with seed, baseline and resolution, by
+        measuring its variants: several times the work.
+      target: class to follow, by index, name or WordNet id; None: each image's top class.
+      batch_size: altered images a step.
+      seed: of every draw; an image's draws depend on its name and on nothing else.
+      store: folder for measured.jsonl, from which an interrupted run goes on.
+      progress: told how many altered images are classified, and how many there are, about.
+
+    Raises:
+      UsageError: for a wrong argument or map, before an image is read where that is possible.
+    """
+    require_seed(seed)
+    chosen = chosen_measures(measures, objects is not None)
+    if objects is None and (placed := [one for one in chosen.values() if one.places]):
+        raise UsageError("objects", "none", f"boxes or masks for measure {placed[0].key}")
+    data = None if suite is None else suite_of(suite)
+    if data is not None:
+        images = data.id_test if images is None else images
+        model = model_of_suite(data.name) if model is None else model
+    require(images is not None, "images", "none", "images, or a suite")
+    require(model is not None, "model", "none", "a model, or a suite that has one")
+    source = maps_of_images(
+        model,  # type: ignore[arg-type]  # it is not None
+        images,
+        methods,
+        maps,
+        random_maps=random_maps,
+        target=target,
+        scale=None,
+        batch_size=batch_size,
+        group=min(GROUP, batch_size),
+        seed=seed,
+    )
+    if not source.extractors and (again := [one for one in chosen.values() if one.again]):
+        wanted = "methods, whose maps can be computed again"
+        raise UsageError("methods", f"none, and measure {again[0].key}", wanted)
+    if objects is not None:
+        region = regions(objects, source.images.ids, source.runner.model.preprocessing)
+        source = replace(source, region=region, objects=regions_fingerprint(objects))
+    variants = {one: one.variants for one in chosen.values()} if stability else {}
+    others = (
+        one for by_change in variants.values() for found in by_change.values() for one in found
+    )
+    every = {one.key: one for one in (*chosen.values(), *others)}
+    findings, skipped, _ = measured(source, list(every.values()), batch_size, store, progress)
+    purified = None
+    if data is not None:
+        kept = None if store is None else Path(store) / "features"
+        purified = purification(
+            source.runner.model, data, source.extractors, batch_size, seed, kept
+        )
+    return FaithfulnessResult(
+        source.runner.model,
+        source.images,
+        chosen,
+        tuple(findings),
+        tuple(skipped),
+        seed,
+        {
+            "methods": {name: one.identity() for name, one in source.extractors.items()},
+            "maps": list(source.given),
+            "measures": list(chosen),
+            "random_maps": random_maps,
+            "objects": None if objects is None else str(objects),
+            "suite": None if data is None else data.name,
+            "stability": stability,
+            "target": target,
+            "batch_size": batch_size,
+            "seed": seed,
+        },
+        variants,
+        purified,
+    )
