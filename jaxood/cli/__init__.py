@@ -32,6 +32,7 @@ COMMANDS = {
     "methods": "list what methods are composed of, and the attributions",
 }
 
+# Their --output keeps what was computed.
 RESUMED = frozenset({"evaluate", "study", "attribute", "faithfulness", "road"})
 
 

@@ -1,10 +1,12 @@
 """JPEG files to uint8 batches, against torch's DataLoader with torchvision.
 
-Cores used are the seconds of CPU over those of the clock: a pipeline that waits uses fewer.
+Also from what `--cache-images` has kept of them. Cores used are the seconds of CPU over those of
+the clock: a pipeline that waits uses fewer.
 """
 
 import argparse
 import os
+import tempfile
 import time
 
 import benchmarks
@@ -18,11 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        return compare(args, folder)
+
+
+def compare(args: argparse.Namespace, folder: str) -> dict:
     import numpy as np
     import torch
     from PIL import Image
 
     from jaxood.conversion.parity import import_publisher
+    from jaxood.data.cached import cached_batches
     from jaxood.data.photos import photos_suite
     from jaxood.preprocessing import Preprocessing
 
@@ -47,11 +55,18 @@ def run(args: argparse.Namespace) -> dict:
     def ours():
         return [batch.images for batch in images.batches(preprocessing, args.batch_size)]
 
+    def cached():
+        batches = cached_batches(images, folder, preprocessing, args.batch_size)
+        return [batch.images for batch in batches]
+
     def theirs():
         return [batch.numpy() for batch in loader]
 
-    np.testing.assert_array_equal(np.concatenate(ours())[: len(images)], np.concatenate(theirs()))
-    seconds = benchmarks.seconds_in_turn({"jaxood": ours, "torch": theirs}, args.repeats)
+    expected = np.concatenate(theirs())
+    for found in (ours(), cached(), cached()):
+        np.testing.assert_array_equal(np.concatenate(found)[: len(images)], expected)
+    calls = {"jaxood": ours, "cached": cached, "torch": theirs}
+    seconds = benchmarks.seconds_in_turn(calls, args.repeats)
     begun, busy = time.perf_counter(), time.process_time()
     ours()
     cores = (time.process_time() - busy) / (time.perf_counter() - begun)

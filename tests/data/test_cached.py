@@ -13,6 +13,7 @@ from jaxood.data import cached, files
 from jaxood.data.cached import cached_batches, require_space
 from jaxood.data.files import ImageFiles
 from jaxood.data.images import Arrays, Pictures
+from jaxood.data.relabelled import Relabelled
 from jaxood.errors import UsageError
 from jaxood.preprocessing import Preprocessing
 
@@ -117,7 +118,9 @@ def test_other_images_or_sizes_are_not_served(folder, tmp_path, decoded):
 
 def test_images_in_memory_are_not_kept(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
-    for images in (Arrays(array, None, "arrays"), Pictures(list(array))):
+    labelled = Arrays(array, np.zeros(5, int), "labelled", class_names=("cat",))
+    renamed = Relabelled(labelled, np.array([3]), ("bee", "cow", "dog", "cat"))
+    for images in (labelled, renamed, Pictures(list(array))):
         expected = list(images.batches(SMALL, 2))
         assert_same(cached_batches(images, tmp_path / "cache", SMALL, 2), expected)
         require_space([images, None], tmp_path / "cache", SMALL)
