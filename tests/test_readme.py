@@ -12,7 +12,8 @@ import jaxood
 from jaxood.cli import COMMANDS, build_parser, main
 
 COMMAND = r"^(?:jaxood|python scripts/)(\S+)(.*(?:\\\n.*)*)"  # with its options
-README = (Path(__file__).parent.parent / "README.md").read_text()
+HOME = Path(__file__).parent.parent
+README = (HOME / "README.md").read_text()
 
 
 def block(first_line: str) -> str:
@@ -52,20 +53,23 @@ def test_a_detector_of_ones_own(folder, cache, capsys):
     jaxood.check_detector(Margin())
 
 
-def test_a_suite_of_ones_own(folder):
-    (table,) = re.findall(r"```toml\n(.*?)```", README, re.S)
+@pytest.mark.parametrize("text", ["README.md", "docs/papers.md"])
+def test_a_suite_of_ones_own(folder, text):
+    (table,) = re.findall(r"```toml\n(.*?)```", (HOME / text).read_text(), re.S)
     (folder / "mine.toml").write_text(table)
     (folder / "lists").mkdir()
     (folder / "lists/test.csv").write_text("path,label\n0.png,3\n1.png,9\n")
-    for link, target in (("train", "known"), ("images", "known"), ("sketches", "foreign")):
+    (folder / "lists/val.txt").write_text("2.png 7 \n")
+    (folder / "train").mkdir()
+    links = {"train/4": "../known", "images": "known", "sketches": "foreign", "corrupted": "known"}
+    for link, target in links.items():
         (folder / link).symlink_to(target)
     suite = jaxood.suite("mine.toml")
     assert suite.classes == 10 and suite.id_test.labels.tolist() == [3, 9]
-    assert suite.groups == {"far": ("sketches",)} and len(suite.train) == 3
-    problems = {entry.key: entry.problem for entry in jaxood.check_suite("mine.toml").sets}
-    assert problems == dict.fromkeys(("train", "id_test"), "") | {
-        "ood.sketches": "3 images instead of 5,000"
-    }
+    assert suite.groups == {"far": ("sketches",)} and suite.train.labels.tolist() == [4, 4, 4]
+    checked = jaxood.check_suite("mine.toml").sets
+    problems = {entry.key: entry.problem for entry in checked if entry.problem}
+    assert problems == {"ood.sketches": "3 images instead of 5,000"}
 
 
 def test_every_command_and_option_that_is_told_exists():

@@ -91,6 +91,15 @@ def test_openood_as_it_lies_on_a_disk(benchmark, tmp_path):
         if shifted:
             assert result.full_spectrum[name].auroc == pytest.approx(auroc(every, foreign))
     assert shifted or not result.full_spectrum
+    for metric, known in (("auroc", result.scores.id), ("full-spectrum auroc", every)):
+        if shifted or known is not every:
+            (table,) = found.report.tables([metric], "groups")
+            means = [
+                100 * np.mean([auroc(known, result.scores.ood[name]) for name in sets])
+                for sets in groups.values()
+            ]
+            assert [column.title for column in table.columns] == ["near", "far"]
+            assert [cell.mean for cell in table.lines[0].cells] == pytest.approx(means)
     labels = np.array([int(line.split()[1]) for line in OPENOOD[benchmark][ID[benchmark]]])
     top = logits(np.stack([picture(p)[:1, :1] for p in paths(benchmark, ID[benchmark])]), classes)
     assert found.accuracy == pytest.approx(np.mean(top.argmax(axis=1) == labels))
@@ -316,3 +325,20 @@ def test_the_users_own_class_names_number_folders_and_lists(tmp_path):
         for images in (found.id_test.images, found.train.images):
             assert images.labels.tolist() == [9, 8, 0]
         assert found.model.class_names == tuple(names) and found.accuracy is not None
+
+
+def test_a_detector_is_fitted_on_openoods_lists(tmp_path, capsys):
+    root = write_openood(tmp_path, "imagenet")
+    lists, file = root / "benchmark_imglist/imagenet", tmp_path / "detector.safetensors"
+    asked = ["--model", "colours:imagenet", "--method", "knn[k=1]", "--output", str(file)]
+    asked += ["--train-dir", f"{lists}/train_imagenet.txt", "--tpr", "0.5"]
+    asked += ["--id-dir", f"{lists}/val_imagenet.txt", "--data-root"]
+    assert main("fit", [*asked, str(root / "images_largescale")]) == 0
+    assert "fitted on 8 training images" in capsys.readouterr().out
+    assert main("fit", [*asked, str(root / "nowhere")]) == 2
+    assert "--data-root: got " in capsys.readouterr().err
+    folders = [part.replace(f"{lists}/", f"{root}/").removesuffix(".txt") for part in asked]
+    for name in ("train_imagenet", "val_imagenet"):
+        (root / name).symlink_to(root / "images_largescale/imagenet_1k/val")
+    assert main("fit", [*folders, str(root)]) == 2
+    assert "wanted a list (.txt, .csv) among the images" in capsys.readouterr().err
