@@ -12,7 +12,7 @@ from typing import NoReturn
 from jaxood.cli.config import write_command
 from jaxood.cli.ending import INTERRUPTED, end_with, outcome
 from jaxood.errors import UsageError, choose
-from jaxood.files import COMMAND_FILE, exclusive
+from jaxood.files import COMMAND_FILE, exclusive, printable
 
 COMMANDS = {
     "evaluate": "tell in-distribution from out-of-distribution data, and report how well",
@@ -100,22 +100,29 @@ def leave(command: str, arguments: list[str], prog: str | None = None) -> NoRetu
     end_with(lambda: main(command, arguments, prog), name, INTERRUPTED + kept)
 
 
-def entry() -> None:
+def entry() -> NoReturn:
     """The console script."""
-    arguments = sys.argv[1:]
-    if arguments == ["--version"]:
+    command, *arguments = sys.argv[1:] or [""]
+    if command in COMMANDS:
+        leave(command, arguments)
+    end_with(lambda: _front(command), "jaxood")
+
+
+def _front(text: str) -> int:
+    """What the command alone says, or says to a sub-command that there is not."""
+    if text == "--version":
         from jaxood import __version__
 
         print(f"jaxood {__version__}")
-        sys.exit(0)
-    if not arguments or arguments[0] in ("-h", "--help"):
+        return 0
+    if text in ("", "-h", "--help"):
         print("usage: jaxood COMMAND [options]\n       jaxood --version\n\ncommands:")
-        for name, text in COMMANDS.items():
-            print(f"  {name:<10} {text}")
+        for name, told in COMMANDS.items():
+            print(f"  {name:<10} {told}")
         print("\njaxood COMMAND --help tells the options of one.")
-        sys.exit(0 if arguments else 2)
+        return 0 if text else 2
     try:
-        command = choose("COMMAND", arguments[0], COMMANDS)
+        choose("COMMAND", text, COMMANDS)
     except UsageError as error:
-        sys.exit(print(f"jaxood: {error}", file=sys.stderr) or 2)
-    leave(command, arguments[1:])
+        print(printable(f"jaxood: {error}"), file=sys.stderr)
+    return 2

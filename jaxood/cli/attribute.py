@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         store=args.output / "features",
         progress=None if args.quiet else progress_bar,
     )
-    print(result)
     result.save(args.output, colours=args.colours, alpha=args.alpha, grid=args.grid)
+    print(result)
     if not args.quiet:
         print(f"written to {args.output}: maps, overlays, grid, predictions, report.html")

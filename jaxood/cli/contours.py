@@ -25,5 +25,6 @@ def run(args: argparse.Namespace) -> None:
     from jaxood.flows.contours import contours
 
     result = contours(args.method, seed=args.seed)
+    result.save(args.output)
     print(result)
-    print(f"written to {result.save(args.output)}: a picture a method, and all side by side")
+    print(f"written to {args.output}: a picture a method, and all side by side")

@@ -82,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
         cache_images=args.cache_images,
         progress=None if args.quiet else progress_bar,
     )
+    result.save(args.output)  # first: whoever reads the output may have gone
     if args.json:
         print(as_json(result.report.rows))
     else:
         print(result.text(args.sort))
-    result.save(args.output)
     if not args.quiet:
         print(f"written to {args.output}: report.html, metrics, scores, pictures")
     return 1 if result.failures else 0

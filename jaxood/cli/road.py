@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> None:
         store=args.output,
         progress=None if args.quiet else progress_bar("road", " perturbed images"),
     )
+    result.save(args.output)  # first: whoever reads the output may have gone
     print(result)
-    result.save(args.output)
     if not args.quiet:
         print(f"written to {args.output}: curves, areas, manifest and pictures")
 

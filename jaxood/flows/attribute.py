@@ -1,6 +1,7 @@
 """Which places of an image a decision rests on: maps by several methods, in one pass."""
 
 import itertools
+import logging
 import textwrap
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -135,13 +136,14 @@ class AttributionResult:
           grid: images in grid.png, the first ones.
         """
         check_pictures(colours, alpha, grid)
-        folder, shown = Path(folder), []
+        folder, shown, written = Path(folder), [], 0
         about = manifest(self.settings, self.model, {"images": (self.images, self.skipped)})
         put_aside(folder, FILES, about)
         arrays = {"ids": np.array(self.ids), "target": self.target, **self.maps}
         write_arrays(folder / "maps.npz", arrays)
         for row, image, drawn in self.overlays(colours, alpha):
             index = self.indices[row]
+            written += 1
             stem = f"{index:05d}-{PurePath(self.images.ids[index]).stem}"
             for name, picture in drawn.items():
                 write_png(folder / "overlays" / f"{stem}.{name}.png", picture)
@@ -150,7 +152,11 @@ class AttributionResult:
         skipped = {image.id: image.reason for image in self.skipped}
         found = {"model": self.model.name, "images": self.predictions, "skipped": skipped}
         write_json(folder / "predictions.json", found)
-        write_figure(folder / "grid.png", _grid(shown, list(self.maps), colours))
+        if written < len(self.indices):
+            gone = len(self.indices) - written
+            logging.getLogger("jaxood").warning("no overlays of images that are gone: %d", gone)
+        if shown:
+            write_figure(folder / "grid.png", _grid(shown, list(self.maps), colours))
         write_whole(folder / "report.html", self._page(about, colours).encode())
         write_json(folder / "manifest.json", about)
         return folder
@@ -175,6 +181,7 @@ class AttributionResult:
                 shown.append((image, caption(self._prediction(row)), drawn))
                 if row + 1 == rows:
                     break
+        require(shown, "images", "none that can be read again", "those that were attributed")
         return figure_image(_grid(shown, list(self.maps), colours))
 
 

@@ -20,6 +20,7 @@ from jaxood.flows.evaluate import (
     outputs_of,
     parsed,
     require_seed,
+    skipped_lines,
 )
 from jaxood.flows.fitting import bank_indices, check_fit_labels
 from jaxood.flows.overlap import shared
@@ -78,6 +79,7 @@ def fit(
         training = numbered_by(image_set(train, "train", "train", root), loaded.class_names)
     runner = Runner(loaded, cache_images=cache_images)
     extractors = tuple(chosen.extractors.values())
+    log = logging.getLogger("jaxood")
     learned: dict[str, Features] = {}
     outputs = labels = bank = None
     if chosen.needs_train:
@@ -89,13 +91,16 @@ def fit(
     require_space([training, known], cache_images, loaded.preprocessing)
 
     def features_of(images: ImageSet, name: str) -> Features:
-        return runner.extract(
+        features = runner.extract(
             images,
             extractors,
             batch_size=batch_size,
             seed=seed,
             progress=progress(name) if progress else None,
         )
+        for line in skipped_lines(name, features.skipped, len(images)):
+            log.warning("%s", line)
+        return features
 
     if bank is not None and training is not None:
         features = learned["train"] = features_of(training, "train")
@@ -105,7 +110,7 @@ def fit(
     state = chosen.fit_state(outputs, labels, loaded.head)
     calibration = features_of(known, known.name)
     for line in shared(learned | {"calibrate": calibration}).values():
-        logging.getLogger("jaxood").warning("%s: the threshold is set on what was learned", line)
+        log.warning("%s: the threshold is set on what was learned", line)
     held_out = outputs_of(loaded, calibration)
     ids = [known.ids[index] for index in calibration.indices]
     scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh, ids)

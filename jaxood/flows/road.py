@@ -1,5 +1,6 @@
 """How faithful attribution maps are: pixels are removed, and the class watched (ROAD)."""
 
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -99,7 +100,10 @@ class RoadResult:
         put_aside(folder, FILES, about)
         write_results(folder, join_random(self.curves), found)
         draw_curves(folder / "road.png", found)
-        self._draw_strip(folder / "strip.png")
+        if self.sample:
+            self._draw_strip(folder / "strip.png")
+        else:
+            logging.getLogger("jaxood").warning("the first image is gone: no strip.png")
         write_json(folder / "manifest.json", about)
         return folder
 

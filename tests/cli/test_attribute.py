@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxood
 from jaxood.attribution.heatmap import heatmap
 from jaxood.cli import main
 from jaxood.data.class_names import find_class, imagenet_names, imagenet_wnids
@@ -210,3 +211,22 @@ def test_classes_by_index_name_and_wordnet_id():
         find_class("1000", names)
     with pytest.raises(UsageError, match="^target"):
         find_class("n02123045", ("class 0", "class 1"))
+
+
+def test_images_that_went_have_no_overlay(folder, caplog):
+    found = jaxood.attribute("colour_model:build", "photos")
+    count = len(found.indices)
+    found.save("whole")
+    assert len(list((folder / "whole" / "overlays").iterdir())) == count and not caplog.messages
+    first, *others = [folder / "photos" / name for name in found.ids]
+    first.unlink()
+    found.save("less")
+    assert len(list((folder / "less" / "overlays").iterdir())) == count - 1
+    assert caplog.messages == ["no overlays of images that are gone: 1"]
+    for path in others:
+        path.unlink()
+    found.save("none")
+    kept = {path.name for path in (folder / "none").iterdir()}
+    assert kept == {"maps.npz", "predictions.json", "manifest.json"}
+    with pytest.raises(UsageError, match="images: got none that can be read again"):
+        found.show()

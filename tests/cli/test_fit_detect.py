@@ -275,6 +275,14 @@ def test_outputs_that_cannot_be_written_are_told_before_the_pass(capsys, cache, 
             assert f"argument {option}: " in line and "cannot be written: " in line
 
 
+def test_images_that_fit_leaves_out_are_named(model, folder, caplog):
+    jaxood.fit(model, "energy", calibrate=folder)
+    expected = ["in distribution: 3 of 28 images left out: undecodable", "  empty.png: the file is"]
+    for line, start in zip(caplog.messages, expected, strict=False):
+        assert line.startswith(start)
+    assert len(caplog.messages) == 4
+
+
 def test_detector_of_another_model_is_refused(capsys, cache, detector_file, folder):
     code, out, err = run_detect(
         capsys, folder, "--detector", detector_file, "--cache-dir", cache, "--dtype", "bfloat16"

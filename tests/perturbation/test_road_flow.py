@@ -1,6 +1,7 @@
 """`jaxood.road` and the command: what they write, go on from, compare and refuse."""
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -89,6 +90,13 @@ def test_the_same_image_twice_is_two_images(photos, tmp_path):
     np.testing.assert_allclose(one, two, atol=0.02)  # other noise
     assert len(random) == 2
     assert len((tmp_path / "out" / "curves.jsonl").read_text().splitlines()) == 2 * 3
+
+
+def test_a_first_image_that_is_gone_gives_no_strip(tmp_path, caplog):
+    found = jaxood.road(Redness(), [picture()], "banzhaf", **SETTINGS)
+    dataclasses.replace(found, sample=()).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES[:-1]
+    assert caplog.messages == ["the first image is gone: no strip.png"]
 
 
 class Interrupted(Exception):

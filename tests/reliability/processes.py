@@ -32,11 +32,13 @@ def untrained(path: Path) -> Path:
     return path
 
 
-def started(cache: Path, *arguments: object, prelude: str = "", **how) -> subprocess.Popen:
-    """`jaxood` with these arguments; the shell runs `prelude` before it."""
+def started(
+    cache: Path, *arguments: object, shell: str = "", within: tuple[str, ...] = (), **how
+) -> subprocess.Popen:
+    """`jaxood` with these arguments, or what `shell` makes of it as "$@", run by `within`."""
     command = [sys.executable, "-m", "jaxood", *map(str, arguments)]
-    if prelude:
-        command = ["bash", "-c", f'{prelude}; exec "$@"', "bash", *command]
+    if shell:
+        command = [*within, "bash", "-c", shell, "bash", *command]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"JAXOOD_CACHE": str(cache)} | how.pop("env", {})
     return subprocess.Popen(command, env=environment, **pipes | how)

@@ -3,8 +3,10 @@
 import random
 import shutil
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from processes import RESULTS, ended, images, leftovers, results, started, untrained
@@ -30,7 +32,7 @@ def run(cache, tmp_path_factory):
     code, _, error = ended(start(folder / "whole"))
     assert code == 0, error
     start.whole, start.seconds = results(folder / "whole"), time.monotonic() - begun
-    start.foreign = foreign
+    start.known, start.foreign, start.weights = known, foreign, weights
     return start
 
 
@@ -67,7 +69,7 @@ def test_any_moment_will_do(run, tmp_path, number):
 
 def test_a_full_disk_ends_the_run_in_one_line(run, tmp_path):
     output = tmp_path / "out"
-    code, _, error = ended(run(output, prelude="ulimit -f 4"))
+    code, _, error = ended(run(output, shell='ulimit -f 4; exec "$@"'))
     lines = [line for line in error.splitlines() if line.startswith("jaxood evaluate: ")]
     assert code == 1 and len(lines) == 1 and "File too large" in lines[0], error
     assert "Traceback" not in error and not leftovers(output)
@@ -94,6 +96,40 @@ def test_another_run_keeps_the_result_of_the_first(run, tmp_path):
     assert results(output)["manifest.json"] != run.whole["manifest.json"]
 
 
+MOUNTING = ("unshare", "--map-root-user", "--mount")  # what is mounted then goes with the process
+LIMITS = {
+    "file-size limit": ("ulimit -f 4", (), 1, "File too large"),
+    "full disk": ("mount -t tmpfs -o size=12k jaxood {}", MOUNTING, 1, "No space left on device"),
+    "read-only folder": ("mount -t tmpfs -o ro jaxood {}", MOUNTING, 2, "Read-only file system"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["evaluate", "attribute", "road", "fit"])
+@pytest.mark.parametrize("limit", LIMITS)
+def test_what_cannot_be_written_ends_every_command(run, cache, tmp_path, command, limit):
+    limited, within, code, told = LIMITS[limit]
+    if within and subprocess.run([*within, "true"]).returncode:
+        pytest.skip("no right to mount")
+    output, data = tmp_path / "out", ["--id-dir", run.known]
+    output.mkdir()
+    arguments = {
+        "evaluate": [*data, "--ood-dir", f"foreign={run.foreign}", "--output", output],
+        "attribute": [run.known, "--coalitions", "8", "--output", output],
+        "road": [run.known, "--steps", "2", "--random-maps", "1", "--output", output],
+        "fit": [*data, "--train-dir", run.foreign, "--output", output / "d", "--method", "knn"],
+    }[command]
+    shell = f'{limited.format(output)}; "$@"; code=$?; find {output} -type f >&2; exit $code'
+    arguments = [command, "--weights", run.weights, *arguments]
+    process = started(cache, *arguments, shell=shell, within=within)
+    ended_with, _, error = ended(process)
+    lines = [line for line in error.splitlines() if line.startswith(f"jaxood {command}: ")]
+    assert ended_with == code and len(lines) == 1 and told in lines[0], error
+    left = error.partition(lines[0])[2].splitlines()
+    assert "Traceback" not in error and not any(line.endswith("partial") for line in left), error
+    assert not any(Path(line).name in (*RESULTS, "d") for line in left), error
+
+
 @pytest.mark.long
 def test_what_goes_while_a_run_is_on(run, tmp_path):
     output, moved = tmp_path / "out", run.foreign.with_name("moved")
@@ -111,5 +147,7 @@ def test_what_goes_while_a_run_is_on(run, tmp_path):
 
 
 def test_an_output_that_takes_no_more(cache, run, tmp_path):
-    code, _, error = ended(started(cache, "models", prelude="exec > /dev/full", stdout=None), SOON)
+    code, _, error = ended(
+        started(cache, "models", shell='exec "$@" > /dev/full', stdout=None), SOON
+    )
     assert code == 1 and error == "jaxood models: No space left on device\n"
