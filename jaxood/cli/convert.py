@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from jaxood.cli.options import add
-from jaxood.cli.values import output_file
+from jaxood.cli.values import output_file, tell_replaced
 from jaxood.errors import UsageError
 
 
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     for argument in ("checkpoint", "output"):
         if getattr(args, argument) is None:
             raise UsageError(argument, "nothing", "a file name")
+    tell_replaced(args.output)
     report = convert(
         args.checkpoint,
         args.output,

@@ -24,7 +24,7 @@ from jaxood.cli.options import (
     add_model_arguments,
     model_from,
 )
-from jaxood.cli.values import fraction, output_file, progress_bar
+from jaxood.cli.values import fraction, output_file, progress_bar, tell_replaced
 from jaxood.errors import UsageError
 
 
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
         cache_images=args.cache_images,
         progress=None if args.quiet else progress_bar,
     )
+    tell_replaced(args.output, args.export)
     detector.save(args.output)
     print(detector)
     print(f"written to {args.output}")

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jaxood.files import printable
+
 REDRAWN = 1.0  # seconds
 BETWEEN_LINES = 30.0  # seconds
 
@@ -84,6 +86,13 @@ def as_json(rows: Iterable[Any]) -> str:
     """Named tuples or dataclasses as a JSON list, an object each."""
     plain = [row._asdict() if hasattr(row, "_asdict") else asdict(row) for row in rows]
     return json.dumps(plain, indent=2, ensure_ascii=False)
+
+
+def tell_replaced(*files: Path | None) -> None:
+    """Says what is about to be written over."""
+    for file in files:
+        if file is not None and file.exists():
+            print(f"replaced: {printable(file)}", file=sys.stderr)
 
 
 def progress_bar(name: str, unit: str = " images") -> Callable[[int, int], None]:

@@ -60,6 +60,8 @@ def read_maps(
 def _arrays(file: str, name: str) -> tuple[list[str], Float[np.ndarray, "n h w"]]:
     """`ids` and the array of that name in an NPZ file."""
     try:
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise OSError("not a regular file")  # a pipe would be waited for
         with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             if not hasattr(arrays, "files"):
                 raise ValueError("one array, not several by name")

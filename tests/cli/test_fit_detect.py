@@ -64,9 +64,11 @@ def run_detect(capsys, *arguments):
 
 def test_fit_tells_what_it_did(cache, detector_file, capsys, tmp_path):
     path = tmp_path / "again.safetensors"
+    path.write_text("of before")
     arguments = ["--cache-dir", str(cache), "--output", str(path), "--method", "sfp+knn"]
     assert main("fit", [*arguments, "--set", "knn.k=5", "--bank-fraction", "0.5"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert f"replaced: {path}" in told
     assert "fitted on 379 training images" in printed
     assert "309 of 325 in-distribution images reach it" in printed
     assert path.read_bytes() == detector_file.read_bytes()

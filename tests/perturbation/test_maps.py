@@ -1,5 +1,6 @@
 """Maps from elsewhere: what is taken, and one line for everything else."""
 
+import os
 from functools import partial
 
 import jax.numpy as jnp
@@ -125,6 +126,12 @@ def test_a_file_that_says_it_is_enormous(tmp_path):
                 )
     with pytest.raises(UsageError, match="maps: got .*bomb.npz .*wanted an NPZ file of arrays"):
         read_maps({"mine": file}, IDS)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "maps.npz")
+    with pytest.raises(UsageError, match="not a regular file"):
+        read_maps({"mine": tmp_path / "maps.npz"}, IDS)
 
 
 @pytest.mark.parametrize(
