@@ -227,6 +227,6 @@ def test_images_that_went_have_no_overlay(folder, caplog):
         path.unlink()
     found.save("none")
     kept = {path.name for path in (folder / "none").iterdir()}
-    assert kept == {"maps.npz", "predictions.json", "manifest.json"}
+    assert kept == {"maps.npz", "predictions.json", "report.html", "manifest.json"}
     with pytest.raises(UsageError, match="images: got none that can be read again"):
         found.show()

@@ -137,7 +137,7 @@ def test_what_goes_while_a_run_is_on(run, tmp_path):
     process = run(output, "--ood-dir", f"moved={moved}", "--method", "msp")
     while not (output / "features").exists() and process.poll() is None:
         time.sleep(0.05)
-    shutil.rmtree(output / "features")
+    shutil.rmtree(output)
     for image in sorted(moved.iterdir())[200:]:
         image.unlink()
     code, printed, error = ended(process)
@@ -146,8 +146,25 @@ def test_what_goes_while_a_run_is_on(run, tmp_path):
     assert all((output / name).exists() for name in RESULTS)
 
 
-def test_an_output_that_takes_no_more(cache, run, tmp_path):
-    code, _, error = ended(
-        started(cache, "models", shell='exec "$@" > /dev/full', stdout=None), SOON
+FULL = 'exec "$@" > /dev/full'
+
+
+def test_an_output_that_takes_no_more(cache):
+    for arguments in (["models"], ["--version"]):
+        code, _, error = ended(started(cache, *arguments, shell=FULL), SOON)
+        name = "jaxood models" if arguments == ["models"] else "jaxood"
+        assert code == 1 and error == f"{name}: No space left on device\n"
+
+
+@pytest.mark.long
+def test_results_and_verdicts_on_an_output_that_takes_no_more(cache, run, tmp_path):
+    code, _, error = ended(run(tmp_path / "out", shell=FULL))
+    assert code == 1 and error.endswith("\njaxood evaluate: No space left on device\n")
+    assert results(tmp_path / "out") == run.whole
+    given, detector = ["--weights", run.weights], tmp_path / "detector"
+    fitted = started(
+        cache, "fit", *given, "--method", "msp", "--id-dir", run.known, "--output", detector
     )
-    assert code == 1 and error == "jaxood models: No space left on device\n"
+    assert ended(fitted)[0] == 0
+    detected = started(cache, "detect", run.known, *given, "--detector", detector, shell=FULL)
+    assert ended(detected)[::2] == (1, "jaxood detect: No space left on device\n")
