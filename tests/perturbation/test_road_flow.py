@@ -100,13 +100,6 @@ def test_a_first_image_that_is_gone_gives_no_strip(tmp_path, caplog):
     assert caplog.messages == ["the first image is gone: no strip.png"]
 
 
-def test_a_first_image_that_is_gone_gives_no_strip(tmp_path, caplog):
-    found = jaxood.road(Redness(), [picture()], "banzhaf", **SETTINGS)
-    dataclasses.replace(found, sample=()).save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == FILES[:-1]
-    assert caplog.messages == ["the first image is gone: no strip.png"]
-
-
 class Interrupted(Exception):
     pass
 
