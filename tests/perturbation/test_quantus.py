@@ -23,12 +23,14 @@ from jaxood.runner.runner import Runner
 pytestmark = [pytest.mark.long, pytest.mark.optimised]
 
 POINTS = (0, 12, 24, 36, 48)  # of its curves, whose first point is our second
-CURVES = {    "pixel-flipping[steps=49]": [0.775687, 0.0206521, 0.00054577, 6.4688e-05, 0.00027858],
+CURVES = {
+    "pixel-flipping[steps=49]": [0.775687, 0.0206521, 0.00054577, 6.4688e-05, 0.00027858],
     "deletion[steps=49]": [0.775687, 0.0206521, 0.00054577, 6.4688e-05, 0.00027858],
     "insertion[steps=49]": [0.00020281, 0.0066349, 0.0118469, 0.2565646, 0.8916784],
     "selectivity[steps=196,patch=16]": [0.8828925, 0.7885525, 0.7605796, 0.6820453, 0.5078337],
-    "sensitivity-n[subsets=30,sizes=3,patch=1]": [-0.2729803, 0.1366062, -0.2605347],}
-VALUES = {    # By definition the mean of its curve, the trapezoid rule over 48 steps.
+    "sensitivity-n[subsets=30,sizes=3,patch=1]": [-0.2729803, 0.1366062, -0.2605347],
+}
+VALUES = {  # By definition the mean of its curve, the trapezoid rule over 48 steps.
     "pixel-flipping[steps=49]": 0.11213498,
     # The mean of Quantus's differences, and of 0 for the whole image.
     "region-perturbation[baseline=zero,regions=40,patch=16]": 0.126948,
@@ -37,7 +39,8 @@ VALUES = {    # By definition the mean of its curve, the trapezoid rule over 48 
     "sparseness": 0.2885048,
     "complexity": 10.6713886,
     "infidelity[squares=40,side=32]": 0.001845125,  # captum's, normalize=True
-    "average-drop": 0.3032167,  # the torch network on the image times the map}
+    "average-drop": 0.3032167,  # the torch network on the image times the map
+}
 
 
 @pytest.fixture(scope="module")
