@@ -14,9 +14,9 @@ With --suite, SFP is done by the same maps: does a map that is more faithful tel
 Maps from elsewhere: an NPZ file with `ids`, an image name each, and an array [n, h, w] under the
 NAME that --maps gives it (`jaxood attribute` writes such files).
 
-Writes values.csv (a row an image, method and measure), table.csv, curves.csv, faithfulness.json,
-faithfulness.png, curves.png and manifest.json. measured.jsonl holds every image as it comes; the
-same command goes on from it.
+Writes values.csv (a row an image, method and measure), table.csv, table.md, curves.csv,
+faithfulness.json, faithfulness.png, curves.png and manifest.json. measured.jsonl holds every image
+as it comes; the same command goes on from it.
 """
 
 import argparse

@@ -48,6 +48,7 @@ GROUP = 1  # images whose maps are computed at once: what is measured on them ta
 FILES = (
     "values.csv",
     "table.csv",
+    "table.md",
     "curves.csv",
     "faithfulness.json",
     "faithfulness.png",
@@ -127,7 +128,7 @@ class FaithfulnessResult:
         return "\n".join(lines)
 
     def save(self, folder: Path | str) -> Path:
-        """Writes values.csv, table.csv, curves.csv, faithfulness.json, pictures and manifest."""
+        """Writes values.csv, table.csv and .md, curves.csv, faithfulness.json, pictures and manifest."""
         folder = Path(folder)
         about = manifest(
             self.settings,

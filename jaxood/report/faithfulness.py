@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxood.files import write_whole
 from jaxood.perturbation.measure import Better, Finding, Measure
 from jaxood.perturbation.statistics import mean_interval, spearman
 from jaxood.perturbation.subject import RANDOM
@@ -198,6 +199,26 @@ def movement_table(found: Sequence[Movement]) -> str:
     return "\n".join(lines)
 
 
+def markdown(cells: Sequence[Cell]) -> str:
+    """Measures down, methods across: mean, its interval and rank; the best in bold."""
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    rows = [["measure", "good", *methods], ["---"] * (2 + len(methods))]
+    by_column: dict[str, dict[str, Cell]] = {}
+    for cell in cells:
+        by_column.setdefault(cell.column, {})[cell.method] = cell
+    for column, found in by_column.items():
+        texts = []
+        for method in methods:
+            cell = found.get(method)
+            if cell is None:
+                texts.append("")
+                continue
+            mean = f"{cell.mean:.3f}" if cell.rank > 1 else f"**{cell.mean:.3f}**"
+            texts.append(f"{mean} [{cell.low:.3f}, {cell.high:.3f}] {cell.rank}")
+        rows.append([f"`{column}`", next(iter(found.values())).better, *texts])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
 def mean_ranks(cells: Sequence[Cell]) -> dict[str, float]:
     """By method, the mean of its ranks over all columns that every method has; the best first."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
@@ -272,12 +293,12 @@ def draw_curves(
     for panel in panels[len(curves) :]:
         panel.set_axis_off()
     panels[0].legend(fontsize=8)
-    figure.supxlabel("per cent of the image that has changed", fontsize=10)
+    figure.supxlabel("per cent of the pixels, features or stages that have changed", fontsize=10)
     write_figure(path, figure)
 
 
 def draw_table(path: Path, cells: Sequence[Cell]) -> None:
-    """Measures down, methods across: means, coloured by rank."""
+    """Measures down, methods across: means, the darker the better their rank."""
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(cell.column for cell in cells))
@@ -289,7 +310,7 @@ def draw_table(path: Path, cells: Sequence[Cell]) -> None:
     for cell in cells:
         row, column = columns.index(cell.column), methods.index(cell.method)
         ranks[row, column] = cell.rank
-        colour = "white" if cell.rank <= len(methods) / 3 else "black"
+        colour = "white" if cell.rank <= (len(methods) + 1) / 2 else "black"
         text = panel.text(column, row, f"{cell.mean:.3f}", color=colour, fontsize=8)
         text.set(ha="center", va="center")
     panel.imshow(ranks, cmap="Blues_r", vmin=1, vmax=len(methods) + 1, aspect="auto")
@@ -310,7 +331,7 @@ def write_results(
     curves: Mapping[str, Mapping[str, MeanCurve]],
     measures: Mapping[str, Measure],
 ) -> None:
-    """values.csv, a row an image, method and measure; table.csv; curves.csv, their means."""
+    """values.csv, a row an image, method and measure; table.csv, table.md; curves.csv, means."""
     values = [
         (image, method, column.name, column.better, float(value))
         for column in columns.values()
@@ -320,6 +341,7 @@ def write_results(
     write_csv(folder / "values.csv", ("image", "method", "measure", "good", "value"), values)
     rows = [tuple(asdict(cell).values()) for cell in cells]
     write_csv(folder / "table.csv", tuple(field.name for field in fields(Cell)), rows)
+    write_whole(folder / "table.md", markdown(cells).encode())
     points = [
         (title, method, *map(float, point))
         for title, by_method in curves.items()

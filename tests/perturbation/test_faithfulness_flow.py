@@ -14,7 +14,7 @@ from jaxood.errors import UsageError
 from jaxood.flows.faithfulness import FILES
 from jaxood.perturbation.measure import Finding
 from jaxood.perturbation.measures import measures_of
-from jaxood.report.faithfulness import cells_of, columns_of, mean_ranks
+from jaxood.report.faithfulness import cells_of, columns_of, markdown, mean_ranks
 
 ROAD = "road[steps=4,imputation=mean]"
 MEASURES = ["insertion[steps=4]", "deletion[steps=4]", "average-drop", ROAD]
@@ -205,6 +205,13 @@ def test_the_table_by_hand():
     (single,) = cells_of(columns["increase"], 0)
     assert (single.images, single.mean, single.beats_random) == (1, 1.0, None)
     cells = [*cells_of(columns["deletion"], 0), single]
+    lines = markdown(cells).splitlines()
+    assert lines[0] == "| measure | good | mine | other | random |"
+    assert lines[2].startswith(
+        "| `deletion` | low | **0.500** [0.200, 0.800] 1 | **0.500** [0.500,"
+    )
+    assert lines[2].endswith("| 0.550 [0.400, 0.700] 3 |")
+    assert lines[3] == "| `increase` | high | **1.000** [1.000, 1.000] 1 |  |  |"
     assert mean_ranks(cells) == {"mine": 1.0, "other": 1.0, "random": 3.0}  # of all three
 
 
