@@ -207,16 +207,16 @@ def markdown(cells: Sequence[Cell]) -> str:
     for cell in cells:
         by_column.setdefault(cell.column, {})[cell.method] = cell
     for column, found in by_column.items():
-        texts = []
-        for method in methods:
-            cell = found.get(method)
-            if cell is None:
-                texts.append("")
-                continue
-            mean = f"{cell.mean:.3f}" if cell.rank > 1 else f"**{cell.mean:.3f}**"
-            texts.append(f"{mean} [{cell.low:.3f}, {cell.high:.3f}] {cell.rank}")
+        texts = [_in_markdown(found.get(method)) for method in methods]
         rows.append([f"`{column}`", next(iter(found.values())).better, *texts])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _in_markdown(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    mean = f"{cell.mean:.3f}" if cell.rank > 1 else f"**{cell.mean:.3f}**"
+    return f"{mean} [{cell.low:.3f}, {cell.high:.3f}] {cell.rank}"
 
 
 def mean_ranks(cells: Sequence[Cell]) -> dict[str, float]:
