@@ -128,7 +128,7 @@ class FaithfulnessResult:
         return "\n".join(lines)
 
     def save(self, folder: Path | str) -> Path:
-        """Writes values.csv, table.csv, table.md, curves.csv, faithfulness.json, manifest, pictures."""
+        """Writes values.csv, table.csv, table.md, curves.csv, faithfulness.json and pictures."""
         folder = Path(folder)
         about = manifest(
             self.settings,

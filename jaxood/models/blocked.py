@@ -7,7 +7,9 @@ two cores, and 0.99 for ResNet-50. An accelerator has the bandwidth, and wants t
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import jax
 from jaxtyping import Array, Float
@@ -18,6 +20,7 @@ from jaxood.outputs import ModelOutputs
 
 PIXELS_A_CORE = 2 * 224 * 224
 
+Tree = TypeVar("Tree")
 Layers = dict[str, Float[Array, "n ..."]]
 
 
@@ -37,22 +40,32 @@ def forward(
     Args:
       stages: of a model with named stages, whose activations are kept as well.
     """
-    n, height, width, _ = images.shape
-    step = math.gcd(n, images_a_step(height, width))
     if not isinstance(model, Backbone):
         return model(images), {}
-    if step == n:
-        return _with_layers(model, images, stages)
+    whole = partial(_with_layers, model, stages=stages)
+    return stepwise(model, whole, (images,), images.shape[1:3])
 
-    def stepwise(images):
-        blocks = images.reshape(-1, step, *images.shape[1:])
-        found = jax.lax.map(lambda block: _with_layers(model, block, stages), blocks)
+
+def stepwise(
+    model: Model, function: Callable[..., Tree], rows: tuple[Array, ...], size: tuple[int, ...]
+) -> Tree:
+    """`function(*rows)`, which runs the model, in such steps: what it makes stays in a cache.
+
+    Args:
+      function: a row of its result depends on the same row of `rows` only.
+      size: rows and columns of the images that it gives to the model.
+    """
+    n = len(rows[0])
+    step = math.gcd(n, images_a_step(*size))
+    if not isinstance(model, Backbone) or step == n:
+        return function(*rows)
+
+    def in_steps(*rows):
+        blocks = jax.tree.map(lambda array: array.reshape(-1, step, *array.shape[1:]), rows)
+        found = jax.lax.map(lambda block: function(*block), blocks)
         return jax.tree.map(lambda array: array.reshape(n, *array.shape[2:]), found)
 
-    def whole(images):
-        return _with_layers(model, images, stages)
-
-    return jax.lax.platform_dependent(images, cpu=stepwise, default=whole)
+    return jax.lax.platform_dependent(*rows, cpu=in_steps, default=function)
 
 
 def _with_layers(model: Backbone, images, stages: Sequence[str]) -> tuple[ModelOutputs, Layers]:

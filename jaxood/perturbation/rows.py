@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from jaxood.context import Model
 from jaxood.errors import choose
-from jaxood.models.blocked import forward
+from jaxood.models.blocked import forward, stepwise
 from jaxood.parallel import replicate, rounded_up
 from jaxood.perturbation.pictures import BASELINES, IMAGE, pictures
 from jaxood.perturbation.regions import Regions
@@ -143,11 +143,15 @@ class RowStep:
         target: Int[Array, ""],
     ) -> Float[Array, " b"]:
         """The probability of the target in each row."""
-        ranks, (start, stop) = tables[table], (v[:, None, None] for v in (start, stop))
-        share = jnp.where(ranks >= start, jnp.clip(stop - ranks, 0.0, 1.0), 0.0)[..., None]
-        images = (1 - share) * pictures[source] + share * pictures[fill]
-        outputs, _ = forward(model, images.astype(self.dtype))
-        return jax.nn.softmax(outputs.logits.astype(jnp.float32))[:, target]
+
+        def classified(source, fill, table, start, stop):
+            ranks, (start, stop) = tables[table], (v[:, None, None] for v in (start, stop))
+            share = jnp.where(ranks >= start, jnp.clip(stop - ranks, 0.0, 1.0), 0.0)[..., None]
+            images = (1 - share) * pictures[source] + share * pictures[fill]
+            outputs, _ = forward(model, images.astype(self.dtype))
+            return jax.nn.softmax(outputs.logits.astype(jnp.float32))[:, target]
+
+        return stepwise(model, classified, (source, fill, table, start, stop), tables.shape[1:])
 
 
 def probabilities(
