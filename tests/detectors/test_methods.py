@@ -167,6 +167,12 @@ def test_methods_are_hashable():
         ("ash-s+energy[temperature=1e+1]", "ash-s+energy[temperature=10.0]", None),
         ("scale+energy[temperature=1e+16]", "scale+energy[temperature=1e+16]", None),
         ("react+odin", "react+odin", "odin"),
+        (
+            "react+mahalanobis++[rcond=1e-3]",
+            "react+mahalanobis++[rcond=0.001]",
+            "mahalanobis++[rcond=0.001]",
+        ),
+        ("sfp + rmds++", "sfp+rmds++", "rmds++"),
         ("sfp[by=shapley]+msp", "sfp[by=shapley]+msp", "msp"),
     ],
 )
