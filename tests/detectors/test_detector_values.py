@@ -41,16 +41,20 @@ def test_all_have_a_reference():
 def test_reference(name):
     expected = REFERENCES[name](case_of(toy.home(name)))
     actual = scores_of(name)
-    assert_same(actual, expected)
+    assert_same(name, actual, expected)
 
 
-def assert_same(actual, expected):
-    """`rmds` is a difference of distances, and may be near 0."""
-    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+def assert_same(name, actual, expected):
+    largest = np.abs(expected).max()
+    if name.startswith("weiper"):  # a value at the end of an interval may be in either
+        np.testing.assert_allclose(actual, expected, atol=2e-3 * largest)
+        return
+    # A difference of distances, such as rmds, may be near 0.
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * largest)
     np.testing.assert_array_equal(ranks(actual), ranks(expected))
 
 
-@pytest.mark.parametrize("name", [name for name in REFERENCES if name != "weiper"])
+@pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("kind", ["norm", "cosine"])
 def test_reference_on_other_heads(name, kind):
     if name in toy.COSINE:
@@ -58,7 +62,7 @@ def test_reference_on_other_heads(name, kind):
             fitted(name, "norm")
         return
     actual, expected = scores_of(name, kind), REFERENCES[name](case_of(kind))
-    assert_same(actual, expected)
+    assert_same(name, actual, expected)
 
 
 def by_hand(detector, logits, pooled=None, train=None, labels=None, kernel=None, head=None):
@@ -289,16 +293,14 @@ def test_neglabel_drops_what_is_left_over_of_the_labels():
 
 
 def test_cadref_holds_a_small_energy():
-    """Features (1, 0), of a class whose mean is (0, 0): d+ is 1 and the energy far below zero."""
+    """The second channel has no weight, so that d+ is all there is; the energy is below zero."""
     train = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
     detector = toy.DETECTORS["cadref"]()
     head = LinearHead(jnp.eye(2), jnp.ones(2))
     state = detector.fit(model_outputs(head, jnp.asarray(train)), None, head)
-    mean_energy = float(state.mean_score)
+    np.testing.assert_allclose(state.means[0], [0.5, -0.5])
     outputs = ModelOutputs(None, None, jnp.asarray([[5.0, 0.0]]), jnp.asarray([[-50.0, -60.0]]))
-    difference = 5 - float(state.means[0, 0]), -float(state.means[0, 1])
-    expected = -(difference[0] / (0.01 * mean_energy)) / 5
-    assert state.means[0, 1] == 0
+    expected = -(4.5 / (0.01 * float(state.mean_score))) / 5
     np.testing.assert_allclose(detector.score(state, outputs, head), expected, rtol=1e-5)
 
 

@@ -16,12 +16,9 @@ from jaxood.outputs import ModelOutputs, model_outputs
 CHANNELS, CLASSES, SIZE = 24, 6, 8
 BATCH = 32
 DEAD, CONSTANT = 3, 5
-SPELLED = {  # what says nothing, or takes long, as it is
-    "neglabel": "neglabel[negatives=2]",
-    "weiper": "weiper[repeats=4]",
-}
-COSINE = ("mcm", SPELLED["neglabel"])  # what wants a cosine head
-NAMES = [SPELLED.get(name, name) for name in (*DETECTORS, *TRANSFORMS, *VIEWS)]
+COSINE = ("mcm", "neglabel[negatives=2]")  # what wants a cosine head
+NAMES = [name for name in (*DETECTORS, *TRANSFORMS, *VIEWS) if name not in ("mcm", "neglabel")]
+NAMES += COSINE
 _RNG = np.random.default_rng(7)
 PATCH_WEIGHTS = _RNG.normal(size=(12, CHANNELS)).astype(np.float32) * 0.6
 PATCH_WEIGHTS[:, [DEAD, CONSTANT]] = 0.0
