@@ -50,7 +50,7 @@ class OptFS(Transform):
         rows, logits = (np.asarray(part) for part in (train.penultimate, train.logits))
         low, high = np.quantile(rows, [OUTSIDE, 1 - OUTSIDE]).astype(np.float32)
         width = np.float32((high - low) / INTERVALS)
-        got = f"training features that are all {low:.4g}"
+        got = f"training features of which {1 - 2 * OUTSIDE:.1%} are {low:.4g}"
         require(width > 0, "method optfs", got, "features that vary")
         weights, sums = np.asarray(head.kernel, np.float64).T, np.zeros(INTERVALS)
         for start in range(0, len(rows), BLOCK):

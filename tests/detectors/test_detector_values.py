@@ -280,6 +280,21 @@ def test_what_a_cosine_head_may_hold():
     np.testing.assert_allclose(longer(test.pooled), head(test.pooled), rtol=1e-5)
 
 
+def test_features_that_hardly_vary():
+    rows = np.zeros((1000, 3), np.float32)
+    rows[:2] = [[1, 0, 0], [0, 2, 0]]
+    train = model_outputs(LinearHead(jnp.eye(3), jnp.zeros(3)), jnp.asarray(rows))
+    line = "method optfs: got training features of which 99.8% are 0, wanted features that vary"
+    with pytest.raises(UsageError, match=line):
+        parse_method("optfs").fit_state(train, None, LinearHead(jnp.eye(3), jnp.zeros(3)))
+    for name in ("cop[variance=0.999]", "corp[variance=0.999]"):
+        line = (
+            "got training features of which 2 directions hold everything, .* smaller co.*.variance"
+        )
+        with pytest.raises(UsageError, match=line):
+            parse_method(name).fit_state(train, None, None)
+
+
 def test_neglabel_drops_what_is_left_over_of_the_labels():
     """Five labels in two groups of two: 0 and 2, 1 and 3; the fifth is in none."""
     head = CosineHead(jnp.eye(7), 1.0)
