@@ -44,7 +44,8 @@ class MCDropout(Detector):
     def score(self, state, outputs, head):
         features, keep = outputs.penultimate, 1 - self.rate
         shape = (self.samples, features.shape[1])
-        kept = jax.random.bernoulli(jax.random.key(self.seed), keep, shape)
+        key = jax.random.key(self.seed, impl="threefry2x32")  # the same when a file is loaded
+        kept = jax.random.bernoulli(key, keep, shape)
 
         def add(total, channels):
             left = jnp.where(channels[None, :], features / keep, 0.0)

@@ -59,9 +59,8 @@ def histogram(
 ) -> Float[Array, "n b"]:
     """How many values of each row are in each interval."""
     low, high = ends[0], ends[1]
-    index = jnp.floor((values - low) * (bins / (high - low)))
-    index = jnp.where(values == high, bins - 1, index).astype(jnp.int32)
-    index = jnp.where((values >= low) & (values <= high), jnp.clip(index, 0, bins - 1), bins)
+    index = jnp.floor((values - low) * (bins / (high - low))).astype(jnp.int32)
+    index = jnp.where((values >= low) & (values <= high), jnp.minimum(index, bins - 1), bins)
     rows = jnp.arange(len(values))[:, None]
     return jnp.zeros((len(values), bins + 1)).at[rows, index].add(1.0)[:, :bins]
 
@@ -111,11 +110,11 @@ class WeiPer(Detector):
 
     def perturbed(self, head: Head, repeat: Array) -> Float[Array, "c k"]:
         """The weights in one of the repeats."""
-        key = jax.random.fold_in(jax.random.key(self.seed), repeat)
-        noise = jax.random.normal(key, head.kernel.shape)
-        sizes = (jnp.linalg.norm(part, axis=0) for part in (head.kernel, noise))
-        weights, draws = sizes
-        return head.kernel + self.delta * noise * (weights / draws)[None, :]
+        weights = jnp.asarray(head.kernel)
+        key = jax.random.key(self.seed, impl="threefry2x32")  # the same when a file is loaded
+        noise = jax.random.normal(jax.random.fold_in(key, repeat), weights.shape)
+        sizes, lengths = (jnp.linalg.norm(part, axis=0) for part in (weights, noise))
+        return weights + self.delta * noise * (sizes / lengths)[None, :]
 
     def over_repeats(self, function, start, features, head):
         """Folds `function(carry, perturbed logits)` over the repeats."""
