@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jaxood.flows.scorer import load_scorer
     from jaxood.flows.sources import load_model
     from jaxood.flows.study import study
-    from jaxood.heads import LinearHead, NormLinearHead
+    from jaxood.heads import CosineHead, LinearHead, NormLinearHead
     from jaxood.models.contract import check_model
     from jaxood.outputs import ModelOutputs, model_outputs, with_penultimate
     from jaxood.perturbation.measure import Measure
@@ -47,6 +47,7 @@ __version__ = _version("jaxood")
 _HOMES = {
     "Attribution": "context",
     "Context": "context",
+    "CosineHead": "heads",
     "Detector": "detectors.contract",
     "Extractor": "context",
     "FittedDetector": "detectors.fitted",
@@ -91,6 +92,7 @@ __all__ = [
     "__version__",
     "Attribution",
     "Context",
+    "CosineHead",
     "Detector",
     "Extractor",
     "FittedDetector",

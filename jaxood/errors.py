@@ -26,6 +26,12 @@ def require(holds: object, argument: str, got: object, wanted: str, remedy: str 
         raise UsageError(argument, got, wanted, remedy)
 
 
+def require_seed(argument: str, seed: object) -> None:
+    """Raises UsageError unless `seed` is one."""
+    holds = isinstance(seed, int) and 0 <= seed < 2**32
+    require(holds, argument, seed, "a whole number, 0 to 2**32 - 1")
+
+
 def choose(argument: str, name: str, known: Iterable[str]) -> str:
     """Returns `name` when it is known.
 

@@ -11,6 +11,11 @@ from jaxtyping import Array, Float
 AnyArray = jax.Array | np.ndarray  # on a device, or on the host (a memory map will do)
 
 
+def normalised(rows: Float[AnyArray, "*n c"]) -> Float[Array, "*n c"]:
+    """Rows of length 1; a row of zeros stays one."""
+    return jnp.asarray(rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))
+
+
 @runtime_checkable
 class Head(Protocol):
     """What views, transforms and detectors ask of a head; a pytree of arrays.
@@ -80,6 +85,38 @@ class NormLinearHead:
         normed = centred * jax.lax.rsqrt(variance + self.epsilon)
         scale, shift = (jnp.expand_dims(part, lead) for part in (self.scale, self.shift))
         return normed * scale + shift
+
+    def classify(self, penultimate: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
+        return LinearHead(self.kernel, self.bias).classify(penultimate)
+
+    def __call__(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
+        return self.classify(self.penultimate(pooled))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CosineHead:
+    """`logits = scale * cos(pooled, column)`: a column a class, such as CLIP's text embeddings.
+
+    Penultimate features are the pooled ones at length 1; what follows is linear, without a bias.
+    `columns` may have any length; `scale` is CLIP's `exp(logit_scale)`, one over its temperature.
+    """
+
+    columns: Float[AnyArray, "c k"]
+    scale: float = field(default=100.0, metadata={"static": True})
+
+    @property
+    def kernel(self) -> Float[Array, "c k"]:
+        """The columns at length `scale`."""
+        return self.scale * normalised(self.columns.T).T
+
+    @property
+    def bias(self) -> Float[Array, " k"]:
+        return jnp.zeros(self.columns.shape[1], jnp.float32)
+
+    def penultimate(self, pooled: Float[AnyArray, "*n c"]) -> Float[Array, "*n c"]:
+        """The features at length 1."""
+        return normalised(pooled)
 
     def classify(self, penultimate: Float[AnyArray, "*n c"]) -> Float[Array, "*n k"]:
         return LinearHead(self.kernel, self.bias).classify(penultimate)

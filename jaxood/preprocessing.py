@@ -72,3 +72,26 @@ class Preprocessing:
         except (TypeError, KeyError):
             wanted = "resize, crop, interpolation, mean and std"
             raise UsageError("preprocessing", repr(values)[:200], wanted) from None
+
+    @classmethod
+    def from_timm(cls, config: Mapping) -> "Preprocessing":
+        """What timm keeps beside weights as `config.json`: as it evaluates them.
+
+        Raises:
+          UsageError: where something is missing, or images are not square or cropped otherwise.
+        """
+        values = config.get("pretrained_cfg", config)
+        try:
+            _, height, width = values["input_size"]
+            mode = values.get("crop_mode", "center")
+            wanted = "square images, of which the centre is cut out"
+            got = f"{height} x {width} pixels, crop mode {mode}"
+            require(height == width and mode == "center", "preprocessing", got, wanted)
+            numbers = {name: tuple(values[name]) for name in ("mean", "std")}
+            share, interpolation = values["crop_pct"], values["interpolation"]
+            return cls(math.floor(height / share), height, interpolation, **numbers)
+        except (TypeError, KeyError, AttributeError, ValueError, ZeroDivisionError) as error:
+            if isinstance(error, UsageError):
+                raise
+            wanted = "input_size, crop_pct, interpolation, mean and std"
+            raise UsageError("preprocessing", repr(values)[:200], wanted) from None

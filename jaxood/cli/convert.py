@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from jaxood.cli.options import add
-from jaxood.cli.values import output_file, tell_replaced
+from jaxood.cli.values import number, output_file, positive, tell_replaced
 from jaxood.errors import UsageError
 
 
@@ -22,6 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(parser, "--arch", "NAME", "architecture, where it is not recognised")
     text = "weight tag, whose preprocessing is used, where it is not recognised"
     add(parser, "--tag", "TAG", text)
+    group = parser.add_argument_group(
+        "preprocessing",
+        "of a fine-tuned checkpoint, instead of the tag's, or of timm's config.json beside it",
+    )
+    side = "pixels of the shorter side after resizing"
+    add(group, "--resize", "N", side, type=positive)
+    add(group, "--crop", "N", "pixels of the side of the central square", type=positive)
+    add(group, "--interpolation", "NAME", "bilinear or bicubic")
+    add(group, "--mean", "X", "of red, green and blue, in [0, 1]", nargs=3, type=number)
+    add(group, "--std", "X", "of red, green and blue", nargs=3, type=number)
     add(parser, "--classes", "FILE", "names of the classes, one a line", default=())
     text = "compare with the publisher's own model (torchvision, timm) at three depths;"
     text += " the report goes beside the weights file as .parity.json"
@@ -36,11 +46,14 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, argument) is None:
             raise UsageError(argument, "nothing", "a file name")
     tell_replaced(args.output)
+    given = {name: getattr(args, name) for name in ("resize", "crop", "interpolation")}
+    given |= {name: tuple(getattr(args, name) or ()) for name in ("mean", "std")}
     report = convert(
         args.checkpoint,
         args.output,
         arch=args.arch,
         tag=args.tag,
+        preprocessing={name: value for name, value in given.items() if value},
         classes=class_names_of(args.classes),
         verify=args.verify,
     )

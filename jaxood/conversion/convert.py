@@ -3,12 +3,15 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxood.conversion.checkpoint import Checkpoint, from_tensors, read_checkpoint
 from jaxood.conversion.layouts import layouts_of
@@ -16,9 +19,14 @@ from jaxood.conversion.parity import parity
 from jaxood.conversion.rules import Plan, carry_out, head_classes, make_plan
 from jaxood.errors import UsageError, choose
 from jaxood.files import write_whole
-from jaxood.models.loading import checked_names, load_weights, parameter_shapes
+from jaxood.models.loading import abstract_model, checked_names, load_weights, parameter_shapes
 from jaxood.models.registry import ARCHITECTURES, find_architecture, find_tag
 from jaxood.models.weights_file import WeightsInfo, sha256, write_weights
+from jaxood.preprocessing import Preprocessing
+
+TIMM = "config.json"
+OWN = "own"  # the tag of preprocessing that no tag has
+PARTS = frozenset(field.name for field in fields(Preprocessing))
 
 
 class Match(NamedTuple):
@@ -73,6 +81,7 @@ def convert(
     *,
     arch: str | None = None,
     tag: str | None = None,
+    preprocessing: Preprocessing | Mapping[str, object] | None = None,
     classes: Sequence[str] = (),
     verify: bool = False,
 ) -> ConversionReport:
@@ -83,6 +92,9 @@ def convert(
       arch: "resnet50", or with a tag "resnet50.a1_in1k".
       tag: of the published weights whose preprocessing is used. Both are guessed from the content,
         the hash and the name of the file when None.
+      preprocessing: of a fine-tuned checkpoint: all of it, or some of its fields by name, which
+        take the place of the tag's. Where there is no tag, and the file is none that was
+        published, it is read from timm's `config.json` beside the checkpoint, if there is one.
       classes: names of the classes, where they are not ImageNet's 1,000.
       verify: also compares with the publisher's model; see `jaxood.conversion.parity`.
 
@@ -99,12 +111,14 @@ def convert(
     elif published is not None:
         arch = published[0]
     match = recognise(source.shapes, arch)
-    tag = tag or _guess_tag(match, published)
+    kept = None if tag or published else _kept_beside(checkpoint)
+    tag, prepared = _preprocessing(match, tag, published, kept, preprocessing)
+    _require_input(match, prepared.crop)
     plan = match.plan
     info = WeightsInfo(
         match.architecture,
         tag,
-        find_tag(match.architecture, tag).preprocessing,
+        prepared,
         match.num_classes,
         checked_names(classes, match.num_classes) if classes else (),
         plan.layout.name,
@@ -119,6 +133,10 @@ def convert(
         info,
     )
     notes = source.notes + tuple(f"dropped {n} arrays {what}" for what, n in plan.dropped.items())
+    if tag == OWN:
+        values = ", ".join(f"{name} {value}" for name, value in prepared.as_dict().items())
+        where = "" if kept is None else f" of {checkpoint.with_name(TIMM)}"
+        notes += (f"preprocessing{where}: {values}",)
     report = ConversionReport(
         output, info, len(shapes), sum(int(np.prod(shape)) for shape in shapes.values()), notes
     )
@@ -145,6 +163,51 @@ def _verify(report: ConversionReport, source: Checkpoint, plan: Plan) -> dict:
     beside = report.output.with_suffix(".parity.json")
     write_whole(beside, (json.dumps(result, indent=2) + "\n").encode())
     return result
+
+
+def _kept_beside(checkpoint: Path) -> Preprocessing | None:
+    """The preprocessing in a `config.json` of timm's beside a checkpoint."""
+    path = checkpoint.with_name(TIMM)
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError("checkpoint", f"{path} beside it ({error})", "a JSON file") from error
+    timms = isinstance(config, dict) and ("pretrained_cfg" in config or "input_size" in config)
+    return Preprocessing.from_timm(config) if timms else None
+
+
+def _preprocessing(
+    match: Match,
+    tag: str | None,
+    published: tuple[str, str] | None,
+    kept: Preprocessing | None,
+    given: Preprocessing | Mapping[str, object] | None,
+) -> tuple[str, Preprocessing]:
+    """The tag, and the preprocessing: what is given, else what is kept, else the tag's."""
+    parts: dict[str, Any] = (
+        given.as_dict() if isinstance(given, Preprocessing) else {**(given or {})}
+    )
+    for name in parts:
+        choose("preprocessing", name, PARTS)
+    if kept is not None or (tag is None and parts.keys() == PARTS):
+        return OWN, Preprocessing(**((kept.as_dict() if kept else {}) | parts))
+    tag = tag or _guess_tag(match, published)
+    published_as = find_tag(match.architecture, tag).preprocessing
+    prepared = replace(published_as, **parts)
+    return tag if prepared == published_as else OWN, prepared
+
+
+def _require_input(match: Match, crop: int) -> None:
+    """Raises UsageError for images of a size that the architecture cannot take."""
+    graphdef, state = nnx.split(abstract_model(match.architecture, match.num_classes))
+    images = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
+    try:
+        jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
+    except (TypeError, ValueError) as error:
+        got = f"crop {crop}"
+        raise UsageError("crop", got, f"a size that {match.architecture} takes") from error
 
 
 def recognise(

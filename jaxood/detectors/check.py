@@ -18,7 +18,7 @@ from jaxood.detectors.method import Method
 from jaxood.detectors.saved import ARGUMENTS, DTYPES, SavedDetector, load_detector, save_detector
 from jaxood.detectors.scoring import score_rows
 from jaxood.errors import UsageError, require
-from jaxood.heads import Head, LinearHead, NormLinearHead
+from jaxood.heads import CosineHead, Head, LinearHead, NormLinearHead
 from jaxood.outputs import ModelOutputs, model_outputs
 from jaxood.spelling import imported, name_of, parameters_of
 
@@ -59,7 +59,8 @@ def check_detector(part: "str | Method | Part | type[Part]") -> None:
     arrays; scores are one a row, float32 and finite; compiled or not, cut into batches or spread
     over devices they are the same; nothing is used that is not announced (`reads`, `extractors`,
     `needs_head`, `needs_train`, `needs_labels`); a file gives the same detector. On a linear head
-    and on one with a norm. Whether higher means in-distribution cannot be told this way.
+    and on one with a norm, or on a cosine head where the part refuses these. Whether higher means
+    in-distribution cannot be told this way.
 
     Args:
       part: of the user's own or one of ours; a Method has each of its parts checked, and itself.
@@ -70,7 +71,7 @@ def check_detector(part: "str | Method | Part | type[Part]") -> None:
     method = parse_method(part)
     for one in method.parts:
         _require_parameters(one)
-    for head in _heads():
+    for head in _heads_for(method):
         extractors = tuple(method.extractors.values())
         for extractor in extractors:
             _require_per_image(extractor, PatchModel(head))
@@ -109,7 +110,8 @@ def _require_contract(method: Method, trial: Trial) -> None:
     for step, fitted in zip(method.steps, state, strict=True):
         _require_flat(step, fitted)
 
-    scores = np.asarray(jax.jit(method.score)(state, test, head))
+    compiled = jax.jit(method.score)
+    scores = np.asarray(compiled(state, test, head))
     got = f"scores of type {scores.dtype} and shape {scores.shape} for {TEST} images"
     require(scores.shape == (TEST,) and scores.dtype == np.float32, name, got, "float32, one each")
     require(bool(np.isfinite(scores).all()), name, "scores that are not finite", "finite ones")
@@ -118,7 +120,7 @@ def _require_contract(method: Method, trial: Trial) -> None:
     eager = method.score(state, jax.tree.map(jnp.asarray, test), head)
     _require_same(name, eager, scores, "without jax.jit")
     quarters = [_rows(test, start, TEST // 4) for start in range(0, TEST, TEST // 4)]
-    split = [jax.jit(method.score)(state, quarter, head) for quarter in quarters]
+    split = [compiled(state, quarter, head) for quarter in quarters]
     _require_same(name, np.concatenate(split), scores, "in batches of a quarter of the size")
     _require_same(name, score_rows(method, state, test, head), scores, "over all devices")
 
@@ -208,7 +210,23 @@ def _heads() -> tuple[Head, ...]:
         jnp.asarray(rng.normal(size=size), jnp.float32)
         for size in ((CHANNELS, CLASSES), (CLASSES,), (CHANNELS,), (CHANNELS,))
     )
-    return LinearHead(kernel, bias), NormLinearHead(scale, shift, kernel, bias)
+    return (
+        LinearHead(kernel, bias),
+        NormLinearHead(scale, shift, kernel, bias),
+        CosineHead(kernel, 20.0),
+    )
+
+
+def _heads_for(method: Method) -> tuple[Head, ...]:
+    """A linear head and one with a norm; a cosine head, where the method refuses one of these."""
+    *usual, cosine = _heads()
+    try:
+        for head in usual:
+            method.check_head(head)
+    except UsageError:
+        method.check_head(cosine)
+        return (cosine,)
+    return tuple(usual)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

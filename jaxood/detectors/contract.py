@@ -69,6 +69,10 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
         """
         return None
 
+    def check_head(self, head: Head) -> None:
+        """Raises UsageError for a head that it cannot work with; before anything is computed."""
+        return None
+
     def fit(
         self,
         train: ModelOutputs | None,

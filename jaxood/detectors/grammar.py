@@ -200,8 +200,8 @@ def _method(parts: Sequence[Part]) -> Method:
 
 
 def _split(text: str) -> list[str]:
-    """At each "+", but for those of numbers in brackets."""
-    return re.split(r"\+(?![^\[]*\])", text)
+    """At each "+", but for those of numbers in brackets, and those that end a name: `rmds++`."""
+    return re.split(r"\+(?![^\[]*\])(?!\+?\s*(?:\[|$))", text)
 
 
 def _read(text: str) -> list[tuple[str, dict[str, str]]]:

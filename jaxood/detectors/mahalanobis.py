@@ -8,6 +8,8 @@ The NNGuide code reads pooled ones, before a norm that belongs to the head.
 
 | name | z | S |
 | mahalanobis | penultimate | covariance of all rows around their class mean |
+| mahalanobis++ | penultimate, L2-normalised | the same: Mueller, Hein: "Mahalanobis++: Improving |
+|  | | OOD Detection via Feature Normalization", ICML 2025 |
 | mahalanobis-nnguide | pooled, L2-normalised, then standardised | unweighted mean over classes of |
 |  | | the (biased) covariance of each |
 | ssd | the same | one class, no labels: SSD of Sehwag et al., ICLR 2021, with one cluster |
@@ -37,6 +39,7 @@ from jaxood.detectors.statistics import (
     warn_of_few_rows,
 )
 from jaxood.errors import require
+from jaxood.heads import normalised
 from jaxood.outputs import AnyArray
 
 
@@ -66,11 +69,6 @@ def nearest_mean(
 def whitened(state: MahalanobisState, rows: Float[AnyArray, "n c"]) -> Float[Array, "n c"]:
     centred = (rows - state.shift[None, :]) * state.scale[None, :]
     return jnp.matmul(centred, state.whiten, precision="highest")
-
-
-def normalised(rows: Float[AnyArray, "n c"]) -> Float[Array, "n c"]:
-    """Rows of length 1; a row of zeros stays one."""
-    return jnp.asarray(rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def fit_gaussians(name, rows, labels, rcond, class_weights, prepare=as_is, standardise=False):
@@ -106,7 +104,7 @@ def _each_class_alike(counts):
 
 @dataclass(frozen=True)
 class _Gaussians(Detector):
-    """What the three share."""
+    """What the four share."""
 
     State: ClassVar[type] = MahalanobisState
     needs_train: ClassVar[bool] = True
@@ -134,6 +132,26 @@ class Mahalanobis(_Gaussians):
 
     def score(self, state, outputs, head):
         return -nearest_mean(whitened(state, outputs.penultimate), state.means)[1]
+
+
+@dataclass(frozen=True)
+class MahalanobisPlusPlus(_Gaussians):
+    """As published, of features at length 1."""
+
+    name: ClassVar[str] = "mahalanobis++"
+    paper: ClassVar[str] = "Mueller, Hein, ICML 2025"
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+
+    def fit(self, train, labels, head):
+        rows, weights = train.penultimate, each_row_alike
+        state = fit_gaussians(self.name, rows, labels, self.rcond, weights, l2_normalised)
+        warn_of_few_rows(self.name, *rows.shape)
+        return state
+
+    def score(self, state, outputs, head):
+        rows = normalised(outputs.penultimate)
+        return -nearest_mean(whitened(state, rows), state.means)[1]
 
 
 @dataclass(frozen=True)

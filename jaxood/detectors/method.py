@@ -160,6 +160,11 @@ class Method:
             for step in needy:
                 step.check(checked, classes)
 
+    def check_head(self, head: Head) -> None:
+        """Raises UsageError for a head that some step cannot work with; before the pass."""
+        for step in self.steps:
+            step.check_head(head)
+
     def fit_state(
         self,
         train: ModelOutputs | None,
@@ -180,6 +185,8 @@ class Method:
           UsageError: when something that a step needs is missing or wrong.
         """
         given = cast(Head, head)
+        if head is not None:
+            self.check_head(head)
         states: list[State] = []
         for index, step in enumerate(self.steps):
             seen, marks, split = cast(ModelOutputs, train), labels, "train"

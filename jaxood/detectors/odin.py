@@ -5,7 +5,8 @@
 
 Liang, Li, Srikant: "Enhancing The Reliability of Out-of-distribution Image Detection in Neural
 Networks", ICLR 2018. T 1000 and epsilon 0.0014 of the paper and OpenOOD; s = (63, 62.1, 66.7)/255,
-the colour scales by which the authors' code and OpenOOD divide for every data set.
+the colour scales by which the authors' code divides for every data set. OpenOOD divides by those
+of the data set: its steps are the same for CIFAR-10, and 8 to 16 % longer for ImageNet.
 
 Near T = 1000 all probabilities are almost 1/k, and float32 has few digits left to tell them
 apart: the logarithm of k times the probability has the same order and keeps them.
@@ -26,6 +27,7 @@ from jaxtyping import Array, Float
 from jaxood.context import Context, Model, View
 from jaxood.detectors.contract import Depth, Detector
 from jaxood.errors import require
+from jaxood.outputs import AnyArray
 
 COLOUR_SCALES = (63.0 / 255.0, 62.1 / 255.0, 66.7 / 255.0)
 
@@ -41,17 +43,34 @@ class NudgedFeatures(View):
     epsilon: float = 0.0014
 
     def __call__(self, context: Context) -> Float[Array, "n c"]:
-        model = _in_float32(context.model, context.images.dtype)
+        model, images, gradient = confidence_gradient(context, self.temperature)
+        return jnp.asarray(model(images + step_along(gradient, self.epsilon)).pooled)
 
-        def confidence(images):
-            logits = model(images).logits / self.temperature
-            return (logits.max(axis=1) - jax.nn.logsumexp(logits, axis=1)).sum()
 
-        images = context.images.astype(jnp.float32)
-        gradient = jax.grad(confidence)(images)
-        towards = jnp.where(gradient > 0, 1.0, -1.0)
-        step = self.epsilon * towards / jnp.asarray(COLOUR_SCALES)[None, None, None]
-        return jnp.asarray(model(images + step).pooled)
+def confidence_gradient(
+    context: Context, temperature: float
+) -> tuple[Model, Float[Array, "n h w 3"], Float[Array, "n h w 3"]]:
+    """Model and images in float32, and d log S_t / dx."""
+    model = _in_float32(context.model, context.images.dtype)
+
+    def confidence(images):
+        logits = model(images).logits / temperature
+        return (logits.max(axis=1) - jax.nn.logsumexp(logits, axis=1)).sum()
+
+    images = context.images.astype(jnp.float32)
+    return model, images, jax.grad(confidence)(images)
+
+
+def step_along(gradient: Float[Array, "n h w 3"], epsilon: float) -> Float[Array, "n h w 3"]:
+    """What is added to the images."""
+    towards = jnp.where(gradient > 0, 1.0, -1.0)
+    return epsilon * towards / jnp.asarray(COLOUR_SCALES)[None, None, None]
+
+
+def log_confidence(logits: Float[AnyArray, "n k"], temperature: float) -> Float[Array, " n"]:
+    """The logarithm of k max S."""
+    behind = logits - logits.max(axis=1, keepdims=True)
+    return -jnp.log1p(jnp.expm1(behind / temperature).mean(axis=1))
 
 
 def _in_float32(model: Model, dtype: jnp.dtype) -> Model:
@@ -86,5 +105,4 @@ class ODIN(Detector):
         return NudgedFeatures(self.temperature, self.epsilon)
 
     def score(self, state, outputs, head):
-        behind = outputs.logits - outputs.logits.max(axis=1, keepdims=True)
-        return -jnp.log1p(jnp.expm1(behind / self.temperature).mean(axis=1))
+        return log_confidence(outputs.logits, self.temperature)

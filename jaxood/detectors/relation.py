@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxood.detectors.contract import Depth, Detector
-from jaxood.detectors.mahalanobis import normalised
 from jaxood.errors import require
+from jaxood.heads import normalised
 
 BLOCK = 1024
 

@@ -61,7 +61,7 @@ def covariance(
     prepare: Prepared = as_is,
 ) -> Float[np.ndarray, "c c"]:
     """Sum over rows of `weights[g] (row - centres[g]) (row - centres[g])^T`, g = `group[row]`."""
-    total = np.zeros((rows.shape[1],) * 2)
+    total = np.zeros((centres.shape[1],) * 2)
     for part, block in blocks(rows, prepare):
         index = group[part]
         block = (block - centres[index]) * np.sqrt(weights[index])[:, None]

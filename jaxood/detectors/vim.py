@@ -26,7 +26,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxood.detectors.contract import Depth, Detector
-from jaxood.detectors.mahalanobis import normalised
 from jaxood.detectors.statistics import (
     SMALLEST,
     as_is,
@@ -36,6 +35,7 @@ from jaxood.detectors.statistics import (
     mean,
 )
 from jaxood.errors import require
+from jaxood.heads import normalised
 from jaxood.outputs import AnyArray
 
 

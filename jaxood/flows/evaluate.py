@@ -293,6 +293,8 @@ def evaluate(
     suite = suite_of(suite)
     require_sets(suite, chosen, full_spectrum)
     model = load_model(model_of_suite(suite.name) if model is None else model)
+    for method in chosen:
+        method.check_head(model.head)
     suite = _numbered(suite, model)
     model = names_of_folders(model, suite.train, suite.id_test)
     known = suite.id_test

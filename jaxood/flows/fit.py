@@ -71,6 +71,7 @@ def fit(
     require(0 < tpr <= 1, "tpr", tpr, "above 0 and at most 1")
     (chosen,) = parsed(method, settings)
     loaded = load_model(model)
+    chosen.check_head(loaded.head)
     require_root([given for given in (train, calibrate) if isinstance(given, str | Path)], root)
     known = image_set(calibrate, "in distribution", "calibrate", root)
     known = numbered_by(known, loaded.class_names)

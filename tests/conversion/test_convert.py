@@ -27,6 +27,7 @@ from jaxood.conversion.parity import errors, run, torch_outputs
 from jaxood.errors import UsageError
 from jaxood.flows.sources import load_model
 from jaxood.models.weights_file import open_weights, sha256
+from jaxood.preprocessing import Preprocessing
 
 torch = pytest.importorskip("torch")
 
@@ -287,6 +288,110 @@ def test_classes_and_the_tag_beside_the_architecture(tmp_path):
     again = convert(checkpoint, output, arch="mobilenet_v2.ra_in1k", tag="IMAGENET1K_V2")
     assert (again.info.tag, again.info.class_names) == ("IMAGENET1K_V2", ())
     assert load_model(output).class_names == ("class 0", "class 1")
+
+
+def fine_tuned(folder: Path) -> Path:
+    """The real network with a head of two classes, which no file was published as."""
+    tuned = torch.load(mobilenet_checkpoint(), weights_only=True)
+    tuned |= {"classifier.1.weight": torch.ones(2, 1280), "classifier.1.bias": torch.zeros(2)}
+    torch.save(tuned, folder / "tuned.pth")
+    return folder / "tuned.pth"
+
+
+def test_preprocessing_of_a_fine_tuned_checkpoint(tmp_path, capsys):
+    checkpoint, output = fine_tuned(tmp_path), tmp_path / "w.safetensors"
+    command = ["--checkpoint", str(checkpoint), "--output", str(output)]
+    changed = ["--tag", "IMAGENET1K_V1", "--crop", "192", "--mean", "0.5", "0.4", "0.3"]
+    assert main("convert", [*command, *changed]) == 0
+    told = "preprocessing: resize 256, crop 192, interpolation bilinear, mean (0.5, 0.4, 0.3), std"
+    assert told in capsys.readouterr().out
+    _, info = open_weights(output)
+    assert (info.tag, info.preprocessing) == ("own", Preprocessing(256, 192, mean=(0.5, 0.4, 0.3)))
+    assert load_model(output).preprocessing == info.preprocessing
+
+    # All of it needs no tag; what the tag has anyway leaves the tag.
+    mine = Preprocessing(40, 32, "bicubic", std=(1.0, 1.0, 1.0))
+    assert convert(checkpoint, output, preprocessing=mine).info.preprocessing == mine
+    same = convert(checkpoint, output, tag="IMAGENET1K_V1", preprocessing={"resize": 256})
+    assert same.info.tag == "IMAGENET1K_V1"
+    for fields, line in {
+        "size": "preprocessing: got 'size', wanted one of crop, ",
+        "crop": "preprocessing: got crop 300, wanted 1 to resize, 256",
+    }.items():
+        with pytest.raises(UsageError) as caught:
+            convert(checkpoint, output, tag="IMAGENET1K_V1", preprocessing={fields: 300})
+        assert str(caught.value).startswith(line)
+
+
+TIMMS = {"input_size": [3, 192, 192], "crop_pct": 0.9, "interpolation": "bicubic"}
+TIMMS |= {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5]}
+KEPT = Preprocessing(213, 192, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
+
+
+def test_preprocessing_that_timm_keeps_beside_a_checkpoint(tmp_path):
+    checkpoint, output = fine_tuned(tmp_path), tmp_path / "w.safetensors"
+    beside = tmp_path / "config.json"
+    for config in ({"architecture": "mobilenetv2_100", "pretrained_cfg": TIMMS}, TIMMS):
+        beside.write_text(json.dumps(config))
+        report = convert(checkpoint, output)
+        assert (report.info.tag, report.info.preprocessing) == ("own", KEPT)
+        assert f"preprocessing of {beside}: resize 213, crop 192" in str(report)
+    # What is said comes first, a tag before the file, and a published file needs none.
+    said = convert(checkpoint, output, preprocessing={"resize": 200})
+    assert said.info.preprocessing.resize == 200
+    assert convert(checkpoint, output, tag="ra_in1k").info.tag == "ra_in1k"
+    (tmp_path / "downloaded.pth").write_bytes(mobilenet_checkpoint().read_bytes())
+    assert convert(tmp_path / "downloaded.pth", output).info.tag == "IMAGENET1K_V1"
+
+
+@pytest.mark.long
+def test_timm_writes_and_resizes_so(tmp_path):
+    timm = import_timm()
+    network = timm.create_model("mobilenetv2_100", num_classes=2)
+    network.pretrained_cfg |= TIMMS
+    hub = importlib.import_module("timm.models._hub")
+    hub.save_config_for_hf(network, tmp_path / "config.json")
+    assert convert(fine_tuned(tmp_path), tmp_path / "w").info.preprocessing == KEPT
+    settings = timm.data.resolve_model_data_config(network)
+    resize, crop, *_ = timm.data.create_transform(**settings).transforms
+    assert (resize.size, *crop.size) == (213, 192, 192)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{", r"checkpoint: got .*config.json beside it \(.*\), wanted a JSON file"),
+        ('{"model_type": "vit"}', "tag: got none, and the checkpoint could be any of"),
+        ('{"input_size": [3, 224, 224]}', "preprocessing: got .* wanted input_size, crop_pct, "),
+        (
+            '{"pretrained_cfg": {"input_size": [3, 224, 192]}}',
+            "preprocessing: got 224 x 192 pixels, crop mode center, wanted square images",
+        ),
+        (
+            '{"pretrained_cfg": {"input_size": [3, 9, 9], "crop_mode": "squash"}}',
+            "preprocessing: got 9 x 9 pixels, crop mode squash, wanted square images",
+        ),
+    ],
+)
+def test_what_lies_beside_a_checkpoint_and_is_of_no_use(tmp_path, text, line):
+    checkpoint = fine_tuned(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UsageError, match=line):
+        convert(checkpoint, tmp_path / "w.safetensors")
+
+
+@pytest.mark.long
+def test_images_that_the_architecture_cannot_take(tmp_path):
+    """Positions are learned for one size."""
+    network = import_torchvision("torchvision.models").vit_b_16()
+    torch.save(network.state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(UsageError, match="crop: got crop 192, wanted a size that vit_b_16 takes"):
+        convert(
+            tmp_path / "vit.pth",
+            tmp_path / "w.safetensors",
+            tag="IMAGENET1K_V1",
+            preprocessing={"crop": 192},
+        )
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):

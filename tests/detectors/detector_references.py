@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import toy_detection as toy
+from scipy.ndimage import uniform_filter1d
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import weibull_min
 
-from jaxood.heads import NormLinearHead
+from jaxood.heads import CosineHead, NormLinearHead
 
 
 class Case(SimpleNamespace):
@@ -21,13 +22,18 @@ def case_of(kind: str) -> Case:
     head, train, labels, images, test = toy.data(kind)
 
     def penultimate(pooled):
+        if isinstance(head, CosineHead):
+            return unit(pooled)
         if not isinstance(head, NormLinearHead):
             return pooled
         centred = pooled - pooled.mean(axis=1, keepdims=True)
         normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + head.epsilon)
         return normed * np.float64(head.scale) + np.float64(head.shift)
 
-    weight, bias = np.float64(head.kernel).T, np.float64(head.bias)
+    if isinstance(head, CosineHead):
+        weight, bias = head.scale * unit(np.float64(head.columns).T), np.zeros(toy.CLASSES)
+    else:
+        weight, bias = np.float64(head.kernel).T, np.float64(head.bias)
 
     def classify(h):
         return h @ weight.T + bias
@@ -188,6 +194,160 @@ def rmds(case):
     return -np.min([distances(case.h, mean, precision) - background for mean in means], axis=0)
 
 
+def at_length_one(case):
+    return Case(train_h=unit(case.train_h), h=unit(case.h), labels=case.labels)
+
+
+def predicted_means(case):
+    predicted = case.train_logits.argmax(axis=1)
+    groups = [case.train_h[predicted == k] for k in range(toy.CLASSES)]
+    return np.array([(g if len(g) else case.train_h).mean(axis=0) for g in groups])
+
+
+def caref(case):
+    means, tops = predicted_means(case), case.logits.argmax(axis=1)
+    return np.array(
+        [
+            -sum(abs(z - m) for z, m in zip(row, means[top], strict=True)) / sum(map(abs, row))
+            for row, top in zip(case.h, tops, strict=True)
+        ]
+    )
+
+
+def cadref(case, by=energy_of):
+    means, scores, mean_score = predicted_means(case), by(case.logits), by(case.train_logits).mean()
+    found = []
+    for row, logits, score in zip(case.h, case.logits, scores, strict=True):
+        top, along, against = logits.argmax(), 0.0, 0.0
+        for z, m, w in zip(row, means[top], case.weight[top], strict=True):
+            if (z - m) * w > 0:
+                along += abs(z - m)
+            else:
+                against += abs(z - m)
+        found.append(-(along / score + against / mean_score) / np.abs(row).sum())
+    return np.array(found)
+
+
+def normal(seed, shape):
+    """The draws are what a reference is given: the same as the detector's."""
+    import jax
+
+    return np.float64(jax.random.normal(seed, shape))
+
+
+def weiper(case, repeats=100, delta=2.4, bins=100, lambda1=2.5, lambda2=0.25, s1=40, s2=15):
+    import jax
+
+    def logits(rows):
+        found = []
+        for repeat in range(repeats):
+            noise = normal(jax.random.fold_in(jax.random.key(0), repeat), case.weight.T.shape).T
+            size = np.linalg.norm(case.weight, axis=1, keepdims=True)
+            found.append(rows @ (case.weight + delta * size * unit(noise)).T + case.bias)
+        return np.stack(found, axis=1)  # [n, repeats, k]
+
+    def shares(values, ends):
+        rows = values.reshape(len(values), -1)
+        return np.array([np.histogram(row, bins, ends)[0] / len(row) for row in rows])
+
+    def smoothed(q, size):  # an even window reaches one further up than down
+        return uniform_filter1d(q, size, mode="nearest", origin=size % 2 - 1)
+
+    def divergence(p, q, floor):
+        p, q = (p + floor) / np.sum(p + floor), (q + floor) / np.sum(q + floor)
+        return np.sum(p * np.log(p / q)) + np.sum(q * np.log(q / p))
+
+    train_logits, test_logits = logits(case.train_h), logits(case.h)
+    ends, wide = ((rows.min(), rows.max()) for rows in (case.train_h, train_logits))
+    p, p_wide = shares(case.train_h, ends).mean(axis=0), shares(train_logits, wide).mean(axis=0)
+    first = [divergence(p, smoothed(q, s1), 0.01) for q in shares(case.h, ends)]
+    second = [divergence(p_wide, smoothed(q, s2), 0.025) for q in shares(test_logits, wide)]
+    sure = softmax(test_logits, axis=2).max(axis=2).mean(axis=1)
+    return -(np.array(first) + lambda1 * np.array(second) - lambda2 * sure)
+
+
+def left_over(train, test, variance):
+    """The rows of `test` less their projections, by the singular values of `train`."""
+    _, s, v = np.linalg.svd(train - train.mean(axis=0), full_matrices=False)
+    count = next(q for q in range(1, len(s)) if np.sum(s[:q] ** 2) >= variance * np.sum(s**2))
+    centred = test - train.mean(axis=0)
+    rest = [row - sum((row @ u) * u for u in v[:count]) for row in centred]
+    return -np.linalg.norm(rest, axis=1)
+
+
+def cop(case, variance=0.99):
+    return left_over(unit(case.train_h), unit(case.h), variance)
+
+
+def corp(case, variance=0.5, gamma=3.0):
+    import jax
+
+    first, second = jax.random.split(jax.random.key(0))
+    c = toy.CHANNELS
+    w = np.sqrt(2 * gamma) * normal(first, (c, 4 * c))
+    u = np.float64(jax.random.uniform(second, (4 * c,), maxval=2 * np.pi))
+    train, test = (
+        np.sqrt(2 / (4 * c)) * np.cos(unit(rows) @ w + u) for rows in (case.train_h, case.h)
+    )
+    return left_over(train, test, variance)
+
+
+def pnml(case):
+    train, scores = unit(case.train_h), []
+    precision = np.linalg.pinv(train.T @ train, rcond=1e-12, hermitian=True)
+    for row in unit(case.h):
+        x = row @ precision @ row
+        p = softmax(case.classify(row[None])[0])
+        genie = p / (p + (1 - p) * p ** (x / (1 + x)))
+        scores.append(-np.log(genie.sum()) / np.log(len(p)))
+    return np.array(scores)
+
+
+def graduncertainty(case):
+    """The gradients themselves, by torch."""
+    import torch
+
+    scores = []
+    for row in case.h:
+        parts = [torch.tensor(part, requires_grad=True) for part in (case.weight, case.bias)]
+        p = torch.softmax(parts[0] @ torch.tensor(row) + parts[1], dim=0)
+        ones = torch.ones_like(p)
+        torch.nn.functional.binary_cross_entropy(p, ones, reduction="sum").backward()
+        scores.append(sum(float((part.grad**2).sum()) for part in parts))
+    return np.array(scores)
+
+
+def mc_dropout(case, rate=0.5, samples=30):
+    import jax
+
+    shape = samples, toy.CHANNELS
+    masks = np.asarray(jax.random.bernoulli(jax.random.key(0), 1 - rate, shape))
+    total = [softmax(case.classify(case.h * mask / (1 - rate)), axis=1) for mask in masks]
+    return np.mean(total, axis=0).max(axis=1)
+
+
+def cosines(case):
+    return unit(case.test) @ unit(np.float64(case.head.columns).T).T
+
+
+def mcm(case, temperature=1.0, negatives=0):
+    kept = cosines(case)[:, : toy.CLASSES - negatives]
+    return softmax(kept / temperature, axis=1).max(axis=1)
+
+
+def neglabel(case, groups=2, negatives=2, temperature=0.01):
+    odds = []  # of P and 1 - P apart: P is 1 to float64's last bit
+    for row in cosines(case) / temperature:
+        known, foreign = row[:-negatives], row[-negatives:]
+        size, shares = negatives // groups, []
+        for group in range(groups):
+            dealt = foreign[: size * groups][group::groups]
+            p = softmax(np.concatenate([known, dealt]))
+            shares.append([p[: len(known)].sum(), p[len(known) :].sum()])
+        odds.append(np.log(np.divide(*np.mean(shares, axis=0))))
+    return np.array(odds)
+
+
 def standardised(case):
     mean, std = unit(case.train).mean(axis=0), unit(case.train).std(axis=0) + 1e-8
     return (unit(case.train) - mean) / std, (unit(case.test) - mean) / std
@@ -289,6 +449,8 @@ def torch_forward(case, images):
         scale, shift = (torch.tensor(np.float64(x)) for x in (case.head.scale, case.head.shift))
         size, epsilon = scale.shape, case.head.epsilon
         penultimate = torch.nn.functional.layer_norm(penultimate, size, scale, shift, epsilon)
+    if isinstance(case.head, CosineHead):
+        penultimate = torch.nn.functional.normalize(penultimate)
     weight, bias = torch.tensor(case.weight), torch.tensor(case.bias)
     return features, penultimate, penultimate @ weight.T + bias
 
@@ -330,6 +492,20 @@ def odin(case, temperature=1000.0, epsilon=0.0014):
     nudged = images - epsilon * torch.sign(images.grad) / std
     p = torch.softmax(torch_forward(case, nudged)[2] / temperature, dim=1)
     return np.log(toy.CLASSES * p.max(dim=1).values.detach().numpy())
+
+
+def i_odin(case, temperature=1000.0, epsilon=0.0014):
+    import torch
+
+    images = image_tensor(case.images)
+    log_p = torch.log_softmax(torch_forward(case, images)[2] / temperature, dim=1)
+    log_p.max(dim=1).values.sum().backward()
+    std, nudged = np.array([63.0, 62.1, 66.7]) / 255, np.float64(case.images)
+    for image, gradient in zip(nudged, images.grad.numpy(), strict=True):
+        y, x, colour = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+        image[y, x, colour] += epsilon * np.sign(gradient[y, x, colour]) / std[colour]
+    p = torch.softmax(torch_forward(case, torch.tensor(nudged))[2] / temperature, dim=1)
+    return np.log(toy.CLASSES * p.max(dim=1).values.numpy())
 
 
 def rankfeat(case):
@@ -379,6 +555,27 @@ def ash_s(case):
 
 def scale(case):
     return shaped(case, 85, lambda x, kept, s1, s2: x * np.exp(s1 / s2))
+
+
+def lts(case, percentile=95):
+    scaled = []
+    for x, v in zip(np.maximum(case.h, 0), case.logits, strict=True):
+        k = max(len(x) - int(np.round(len(x) * percentile / 100)), 1)
+        scaled.append(v * (x.sum() / np.sort(x)[-k:].sum()) ** 2)
+    return energy_of(np.array(scaled))
+
+
+def optfs(case):
+    low, high = np.quantile(case.train_h, [0.001, 0.999])
+    edges, predicted = np.linspace(low, high, 101), case.train_logits.argmax(axis=1)
+    given = case.weight[predicted] * case.train_h
+
+    def index(rows):
+        return np.where(rows < high, np.searchsorted(edges, rows, side="right") - 1, -1)
+
+    v = np.array([given[index(case.train_h) == i].sum() for i in range(100)]) / len(given)
+    theta = np.append(1000 * v / np.linalg.norm(v), 0)
+    return energy_of(case.classify(theta[index(case.h)] * case.h))
 
 
 def dice(case, percentile=90.0):
@@ -447,6 +644,23 @@ REFERENCES = {
     "mahalanobis-nnguide": mahalanobis_nnguide,
     "ssd": ssd,
     "rmds": rmds,
+    "mahalanobis++": lambda case: mahalanobis(at_length_one(case)),
+    "rmds++": lambda case: rmds(at_length_one(case)),
+    "caref": caref,
+    "cadref": cadref,
+    "cadref[by=msp]": lambda case: cadref(case, lambda v: softmax(v, axis=1).max(axis=1)),
+    "weiper": weiper,
+    "weiper[repeats=3,delta=1,bins=20,lambda1=0.5,lambda2=2,s1=4,s2=1]": (
+        lambda case: weiper(case, 3, 1, 20, 0.5, 2, 4, 1)
+    ),
+    "cop": cop,
+    "cop[variance=0.5]": lambda case: cop(case, 0.5),
+    "corp": corp,
+    "pnml": pnml,
+    "graduncertainty": graduncertainty,
+    "mc-dropout": mc_dropout,
+    "mcm": mcm,
+    "neglabel[negatives=2]": neglabel,
     "gmm": gmm,
     "gmm[covariance=full]": lambda case: gmm(case, full=True),
     "she": she,
@@ -457,6 +671,7 @@ REFERENCES = {
     "relation": relation,
     "gram": gram,
     "odin": odin,
+    "i-odin": i_odin,
     "react": react,
     "react[percentile=80]": lambda case: react(case, 80),
     "vra": vra,
@@ -465,6 +680,9 @@ REFERENCES = {
     "ash-b": ash_b,
     "ash-s": ash_s,
     "scale": scale,
+    "lts": lts,
+    "lts[percentile=60]": lambda case: lts(case, 60),
+    "optfs": optfs,
     "dice": dice,
     "adascale-a": adascale_a,
     "adascale-l": adascale_l,

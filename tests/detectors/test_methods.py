@@ -167,6 +167,12 @@ def test_methods_are_hashable():
         ("ash-s+energy[temperature=1e+1]", "ash-s+energy[temperature=10.0]", None),
         ("scale+energy[temperature=1e+16]", "scale+energy[temperature=1e+16]", None),
         ("react+odin", "react+odin", "odin"),
+        (
+            "react+mahalanobis++[rcond=1e-3]",
+            "react+mahalanobis++[rcond=0.001]",
+            "mahalanobis++[rcond=0.001]",
+        ),
+        ("sfp + rmds++", "sfp+rmds++", "rmds++"),
         ("sfp[by=shapley]+msp", "sfp[by=shapley]+msp", "msp"),
     ],
 )
@@ -197,7 +203,7 @@ def test_every_name_reads_back_from_its_spelling(name):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("reakt", "method: got 'reakt', wanted a score: energy, entropy, "),
+        ("reakt", "method: got 'reakt', wanted a score: cadref, caref, cop, corp, energy, "),
         ("reakt", "; a transform: adascale-a, "),
         ("reakt", "; a view: rankfeat, sfp. Did you mean react"),
         ("reakt+knn", "Did you mean react"),

@@ -10,13 +10,15 @@ from jaxood.context import Context
 from jaxood.detectors.grammar import parse_method
 from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
 from jaxood.detectors.scoring import host_outputs
-from jaxood.heads import LinearHead, NormLinearHead
+from jaxood.heads import CosineHead, LinearHead, NormLinearHead
 from jaxood.outputs import ModelOutputs, model_outputs
 
 CHANNELS, CLASSES, SIZE = 24, 6, 8
 BATCH = 32
 DEAD, CONSTANT = 3, 5
-NAMES = [*DETECTORS, *TRANSFORMS, *VIEWS]
+COSINE = ("mcm", "neglabel[negatives=2]")  # what wants a cosine head
+NAMES = [name for name in (*DETECTORS, *TRANSFORMS, *VIEWS) if name not in ("mcm", "neglabel")]
+NAMES += COSINE
 _RNG = np.random.default_rng(7)
 PATCH_WEIGHTS = _RNG.normal(size=(12, CHANNELS)).astype(np.float32) * 0.6
 PATCH_WEIGHTS[:, [DEAD, CONSTANT]] = 0.0
@@ -45,7 +47,7 @@ def feature_map(images):
 
 @functools.cache
 def head_of(kind: str):
-    """A head that classifies: least squares on one-hot targets."""
+    """A head that classifies: least squares on one-hot targets; the cosine to the class means."""
     images, labels = images_of(600, 1)
     pooled = np.asarray(feature_map(images)).mean(axis=(1, 2)).astype(np.float64)
     rng = np.random.default_rng(3)
@@ -54,6 +56,10 @@ def head_of(kind: str):
         centred = pooled - pooled.mean(axis=1, keepdims=True)
         pooled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
         pooled = pooled * scale + shift
+    if kind == "cosine":
+        pooled = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+        means = [pooled[labels == label].mean(axis=0) for label in range(CLASSES)]
+        return CosineHead(jnp.asarray(means, jnp.float32).T, 100.0)
     design = np.concatenate([pooled, np.ones((len(pooled), 1))], axis=1)
     ridge = 1e-2 * np.eye(CHANNELS + 1)
     targets = 5.0 * np.eye(CLASSES)[labels]
@@ -98,8 +104,15 @@ def _extract(images, head, wanted):
 def extract(images, head) -> ModelOutputs:
     """One pass, as a run makes it: everything that any method reads, on the host."""
     wanted = tuple(extractors().items())
+    if isinstance(head, CosineHead):  # refused by coalitions
+        wanted = tuple((key, one) for key, one in wanted if not key.startswith("sfp"))
     found = [_extract(part, head, wanted) for part in np.split(images, len(images) // BATCH)]
     return host_outputs(head, *jax.tree.map(lambda *parts: np.concatenate(parts), *found))
+
+
+def home(name: str) -> str:
+    """A kind of head that the method works with."""
+    return "cosine" if name in COSINE else "linear"
 
 
 @functools.cache
