@@ -12,7 +12,7 @@ from jaxood.errors import UsageError
 from jaxood.files import fingerprint, make_folder, write_whole
 from jaxood.flows.maps import MapsOfImages
 from jaxood.perturbation.measure import Finding, Laboratory, Measure, RowMeasure, row_findings
-from jaxood.perturbation.subject import Subject
+from jaxood.perturbation.subject import Subject, require_map
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
 
@@ -46,7 +46,7 @@ def measured(
       progress: told how much is classified, and how much there is, in images.
 
     Raises:
-      UsageError: when not one image can be decoded.
+      UsageError: when not one image can be decoded; for a map that is not finite.
     """
     path = None if store is None else Path(store) / STORE
     by_key = {measure.key: measure for measure in measures}
@@ -88,6 +88,9 @@ def measured(
         with closing(source.of(todo, skipped)) as groups:
             for subjects in groups:
                 first = first or subjects[0]
+                for subject in subjects:
+                    for method, given in subject.maps.items():
+                        require_map(subject.id, subject.size, method, given)
                 tasks = [(subject, pending(subject.id)) for subject in subjects]
                 for finding in _of_group(laboratory, tasks):
                     if path is not None:

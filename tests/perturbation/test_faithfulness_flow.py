@@ -2,7 +2,9 @@
 
 import csv
 import json
+from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -180,6 +182,20 @@ def test_measures_of_localisation_need_objects(photos, tmp_path):
     assert found.values("pointing-game[tolerance=0.0]")["mine"].tolist() == [1, 0]
     with pytest.raises(UsageError, match="objects: got none, wanted boxes or masks for measure en"):
         jaxood.faithfulness(Redness(), photos, measures="energy-pointing")
+
+
+@dataclass(frozen=True)
+class Broken(jaxood.Attribution):
+    """Not a number where the image is red."""
+
+    def __call__(self, context):
+        red = context.images[..., 0]
+        return jnp.where(red > 1, jnp.nan, red)
+
+
+def test_a_map_that_is_not_finite_is_named():
+    with pytest.raises(UsageError, match=r"map .*Broken of images/0: got nan or inf"):
+        jaxood.faithfulness(Redness(), [picture(0)], Broken(), measures="sparseness")
 
 
 def finding(method, image, value, measure="deletion"):
