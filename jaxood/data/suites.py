@@ -76,9 +76,12 @@ def source_of(source: str | Path | Suite) -> SuiteTable | Suite:
         known = choose("suite", name, descriptions())
         return BUILT[known][0]() if known in BUILT else tables()[known]
     made = imported(name, "suite")
-    made = made() if callable(made) else made
+    wanted = "a jaxood.Suite, or a function that makes one"
+    try:
+        made = made() if callable(made) else made
+    except TypeError as error:  # it wants arguments
+        raise UsageError("suite", f"{name} ({error})", wanted) from error
     if not isinstance(made, Suite):
-        wanted = "a jaxood.Suite, or a function that makes one"
         raise UsageError("suite", f"{name}, {type(made).__name__}", wanted)
     return made
 

@@ -122,6 +122,11 @@ def test_sensitivity_depends_on_seed_and_image_alone():
     np.testing.assert_allclose(values(batch_size=32), whole, rtol=1e-5)
     np.testing.assert_allclose(values(count=1), whole[:1], rtol=1e-5)
     assert values(seed=1) != whole
+    unused = np.zeros((SIDE, SIDE), np.float32)
+    twins = [Subject(name, picture(), 0, {"bright": unused}) for name in ("a", "x/a", "b")]
+    laboratory = Laboratory(Runner(redness()), methods)
+    a, same, b = measure("sensitivity[draws=3]").findings(laboratory, twins)
+    assert a.values == same.values != b.values  # by the file's name
     (other,) = again("sensitivity[draws=3,draw=1]", redness(), methods, 1)
     assert other.values["max"] != whole[0]
 
