@@ -24,7 +24,9 @@ from jaxood.data.records import Records, Shard, TfRecordFile
 from jaxood.data.sources import image_set
 from jaxood.data.suites import suite
 from jaxood.data.tfds import open_tfds
+from jaxood.detectors.grammar import parse_methods
 from jaxood.errors import UsageError
+from jaxood.flows.fitting import bank_indices
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.registry import LoadedModel
 from jaxood.preprocessing import Preprocessing
@@ -493,6 +495,21 @@ def digits(tmp_path_factory):
     numbers = tfds.features.ClassLabel(names=[str(number) for number in range(6)])
     prepare(folder, "array_record", "small_digits", splits, numbers)
     return folder
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_labels_of_the_bank_alone_are_read(digits, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(digits))
+    read, asked = Records.__getitem__, set()
+
+    def noted(self, index):
+        asked.add(index)
+        return read(self, index)
+
+    monkeypatch.setattr(Records, "__getitem__", noted)
+    train = open_tfds("tfds:small_digits:train")
+    bank = bank_indices(train, parse_methods(["mahalanobis"], {}, {}), 0.1, seed=0)
+    assert len(bank) == 9 and asked == set(bank.tolist())
 
 
 def test_a_whole_evaluation_by_command(digits, cache, tmp_path, monkeypatch, capsys):
