@@ -112,13 +112,15 @@ def bank_indices(
         (method for method, steps in fitted.items() if any(step.needs_labels for step in steps)),
         None,
     )
-    if labelled and train.labels is None:
-        wanted = f"a folder with a sub-folder for each class, as method {labelled.name} needs them"
-        raise UsageError("train", "training images without classes", wanted)
     if fraction is not None:
         require(0 < fraction <= 1, "bank_fraction", fraction, "above 0 and at most 1")
-    labels = train.labels if balanced else None  # to read them may take long
-    return draw_bank(len(train), labels, fraction, jax.random.key(seed), balanced)
+    # A set may have to read all of its images for their labels: those of the bank are enough.
+    labels = train.labels if balanced else None
+    bank = draw_bank(len(train), labels, fraction, jax.random.key(seed), balanced)
+    if labelled and train.subset(bank).labels is None:
+        wanted = f"a folder with a sub-folder for each class, as method {labelled.name} needs them"
+        raise UsageError("train", "training images without classes", wanted)
+    return bank
 
 
 def check_fit_labels(

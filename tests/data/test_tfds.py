@@ -22,8 +22,11 @@ from jaxood.data.files import ImageFiles
 from jaxood.data.images import ImageSet, is_image_set
 from jaxood.data.records import Records, Shard, TfRecordFile
 from jaxood.data.sources import image_set
+from jaxood.data.suites import suite
 from jaxood.data.tfds import open_tfds
+from jaxood.detectors.grammar import parse_methods
 from jaxood.errors import UsageError
+from jaxood.flows.fitting import bank_indices
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.registry import LoadedModel
 from jaxood.preprocessing import Preprocessing
@@ -44,6 +47,9 @@ COINS = (  # of 32 x 32 pixels, so that a model with such input takes them as PI
     encoded(picture(32, 32, "CMYK"), "JPEG"),
 )
 LABELS = (1, 0, 2, 2, 1, 0, 0)
+
+
+ONE_KIND = pytest.mark.parametrize("coins", ["array_record"], indirect=True)
 
 
 def prepare(folder, kind, name, splits, label=None, config=None, image=None, shards=2):
@@ -247,6 +253,7 @@ def test_what_labels_mean(tmp_path, monkeypatch):
     assert labels("text", tfds.features.Text(), ["x", "y"]) == (None, False, ())
 
 
+@ONE_KIND
 def test_labels_are_read_when_asked_for_and_once(here, tmp_path, monkeypatch):
     read, asked = Records.__getitem__, []
 
@@ -284,6 +291,7 @@ def test_fingerprints(coins, here):
     assert changed != whole == fingerprint("tfds:coins:train")
 
 
+@ONE_KIND
 def test_an_interrupted_pass_goes_on(here, tmp_path, monkeypatch):
     """Ten images, eight a batch, as there are eight devices."""
     network = digits_cnn(6)
@@ -351,6 +359,7 @@ def test_records_by_hand(tmp_path):
     assert [records.locate(index)[1] for index in range(3)] == [1, 2, 0]
 
 
+@ONE_KIND
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -429,6 +438,7 @@ def test_a_set_is_known_without_asking_it():
     assert not is_image_set(mine)
 
 
+@pytest.mark.parametrize("coins", ["tfrecord"], indirect=True)
 def test_opening_and_reading_need_no_tensorflow(coins):
     script = (
         "import sys\n"
@@ -448,6 +458,19 @@ def test_opening_and_reading_need_no_tensorflow(coins):
         env=environment,
     )
     assert ended.stdout == f"{list(LABELS)} False\n", ended.stderr
+
+
+def test_a_suite_of_published_sets(tmp_path, monkeypatch):
+    """Under their names, so that TFDS's own code of these sets is met."""
+    splits = {"train": (COINS[:2], [2, 0]), "test": (COINS[3:6], [1, 2, 0])}
+    for name in ("cifar10", "cifar100", "svhn_cropped"):
+        prepare(tmp_path, "array_record", name, splits)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    found = suite("cifar10")
+    assert found.train.labels.tolist() == [2, 0] and not found.missing
+    assert (found.id_test.name, len(found.id_test)) == ("cifar10", 3)
+    assert list(found.ood) == ["cifar100", "svhn"] and found.groups["far"] == ("svhn",)
+    assert found.ood["svhn"].ids[0] == "svhn_cropped-test.array_record-00000-of-00002__0"
 
 
 @pytest.fixture(scope="module")
@@ -472,6 +495,21 @@ def digits(tmp_path_factory):
     numbers = tfds.features.ClassLabel(names=[str(number) for number in range(6)])
     prepare(folder, "array_record", "small_digits", splits, numbers)
     return folder
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_labels_of_the_bank_alone_are_read(digits, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(digits))
+    read, asked = Records.__getitem__, set()
+
+    def noted(self, index):
+        asked.add(index)
+        return read(self, index)
+
+    monkeypatch.setattr(Records, "__getitem__", noted)
+    train = open_tfds("tfds:small_digits:train")
+    bank = bank_indices(train, parse_methods(["mahalanobis"], {}, {}), 0.1, seed=0)
+    assert len(bank) == 9 and asked == set(bank.tolist())
 
 
 def test_a_whole_evaluation_by_command(digits, cache, tmp_path, monkeypatch, capsys):
@@ -512,8 +550,8 @@ def test_fitting_and_detecting_by_command(digits, cache, tmp_path, monkeypatch, 
     assert len(rows) == 5 and rows[0].startswith("small_digits-test.array_record-00000-of-00002__0")
 
 
+@ONE_KIND
 def test_the_package_that_reads_array_records(here, monkeypatch):
-    if here == "array_record":
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(UsageError, match="Install it: pip install array_record"):
-            open_tfds("tfds:coins:test")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="Install it: pip install array_record"):
+        open_tfds("tfds:coins:test")
