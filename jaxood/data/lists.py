@@ -11,16 +11,16 @@ what a label of -1 means, is a convention:
 """
 
 import csv
-import io
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from jaxood.errors import UsageError
+from jaxood.errors import UsageError, require
 from jaxood.files import printable
 
 SUFFIXES = (".txt", ".csv")
@@ -58,66 +58,74 @@ def read_list(file: Path, convention: str = "jaxood", argument: str = "images") 
       UsageError: when it cannot be read as such a list, with the number of the line.
     """
     shown = printable(file)
+    require(file.is_file(), argument, f"{shown}, which is no regular file", "a list to read")
     try:
-        text = file.read_text("utf-8-sig")
+        with file.open(encoding="utf-8-sig", newline="\n") as lines:
+            if file.suffix == ".csv":
+                return _from_csv(lines, shown, argument)
+            return _from_lines(lines, convention, shown, argument)
     except OSError as error:
         raise UsageError(argument, f"{shown} ({error.strerror})", "a list to read") from None
     except UnicodeDecodeError:
         raise UsageError(argument, f"{shown}, which is not text", "one path a line") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UsageError(argument, f"{shown}, line {line}: a NUL character", "a path")
-    if file.suffix == ".csv":
-        return _from_csv(text, shown, argument)
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(number, line) for number, line in lines if line]
-    if not lines:
+
+
+def _from_lines(lines: Iterable[str], convention: str, shown: str, argument: str) -> Listed:
+    """A line after the other, not all at once: a list of ImageNet has 1.3 million."""
+    split, blank = (
+        (_at_first_blank, "first") if convention == "openood" else (_at_last_blank, "last")
+    )
+    wanted = f"a class index up to {LARGEST_LABEL} after the {blank} blank"
+    files: list[str] = []
+    labels = array("q")
+    without = 0  # the first line without a label
+    for number, line in enumerate(_without_nul(lines, shown, argument), 1):
+        line = line.strip()
+        if not line:
+            continue
+        path, label = split(line)
+        files.append(path)
+        if label:
+            labels.append(_class_index(label, shown, number, argument, wanted))
+        else:
+            without = without or number
+    if not files:
         raise UsageError(argument, f"{shown}, which is empty", "one path a line")
-    if convention == "openood":
-        return _split_at_first(lines, shown, argument)
-    return _split_at_last(lines, shown, argument)
+    if labels and without:
+        got = f"{shown}, line {without}: no label"
+        raise UsageError(argument, got, f"{wanted}, as other lines have it")
+    indices = np.array(labels, np.int64)
+    if not labels or (convention == "openood" and (indices == -1).all()):
+        return Listed(tuple(files))
+    return Listed(tuple(files), indices, labels_are_classes=True)
 
 
-def _split_at_last(lines: Sequence[tuple[int, str]], shown: str, argument: str) -> Listed:
-    split = [line.rsplit(maxsplit=1) for _, line in lines]
-    labelled = [len(parts) == 2 and bool(_number(parts[1])) for parts in split]
-    if not any(labelled):
-        return Listed(tuple(line for _, line in lines))
-    wanted = f"a class index up to {LARGEST_LABEL} after the last blank"
-    labels = []
-    for (number, _), parts, has_label in zip(lines, split, labelled, strict=True):
-        line = f"{shown}, line {number}"
-        if not has_label:
-            raise UsageError(argument, f"{line}: no label", f"{wanted}, as other lines have it")
-        labels.append(_class_index(parts[1], line, argument, wanted))
-    return Listed(tuple(parts[0] for parts in split), np.array(labels), labels_are_classes=True)
+def _without_nul(lines: Iterable[str], shown: str, argument: str) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise UsageError(argument, f"{shown}, line {number}: a NUL character", "a path")
+        yield line
 
 
-def _split_at_first(lines: Sequence[tuple[int, str]], shown: str, argument: str) -> Listed:
-    split = [line.partition(" ") for _, line in lines]
-    files = tuple(path for path, _, _ in split)
-    if not any(blank for _, blank, _ in split):
-        return Listed(files)
-    wanted = f"a class index up to {LARGEST_LABEL} after the first blank"
-    labels = []
-    for (number, _), (_, blank, rest) in zip(lines, split, strict=True):
-        line = f"{shown}, line {number}"
-        if not blank:
-            raise UsageError(argument, f"{line}: no label", f"{wanted}, as other lines have it")
-        labels.append(_class_index(rest.strip(), line, argument, wanted))
-    if set(labels) == {-1}:
-        return Listed(files)
-    return Listed(files, np.array(labels), labels_are_classes=True)
+def _at_first_blank(line: str) -> tuple[str, str]:
+    path, _, label = line.partition(" ")
+    return path, label.strip()
 
 
-def _class_index(text: str, line: str, argument: str, wanted: str) -> int:
+def _at_last_blank(line: str) -> tuple[str, str]:
+    parts = line.rsplit(maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) == 2 and _number(parts[1]) else (line, "")
+
+
+def _class_index(text: str, shown: str, number: int, argument: str, wanted: str) -> int:
     if not _label(text) or abs(int(text)) > LARGEST_LABEL:
-        raise UsageError(argument, f"{line}: label {printable(text)}", wanted)
+        got = f"{shown}, line {number}: label {printable(text)}"
+        raise UsageError(argument, got, wanted)
     return int(text)
 
 
-def _from_csv(text: str, shown: str, argument: str) -> Listed:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _from_csv(lines: Iterable[str], shown: str, argument: str) -> Listed:
+    reader = csv.reader(_without_nul(lines, shown, argument), strict=True)
     rows: list[tuple[int, list[str]]] = []
     try:
         rows.extend((reader.line_num, row) for row in reader if row)
@@ -148,7 +156,7 @@ def _from_csv(text: str, shown: str, argument: str) -> Listed:
     if all(map(_number, texts)):
         wanted = f"a class index up to {LARGEST_LABEL}, or names of classes in all rows"
         labels = [
-            _class_index(name, f"{shown}, line {number}", argument, wanted)
+            _class_index(name, shown, number, argument, wanted)
             for (number, _), name in zip(rows[1:], texts, strict=True)
         ]
         return Listed(files, np.array(labels), labels_are_classes=True)

@@ -132,3 +132,9 @@ def test_wrong_lists_are_one_line(tmp_path, content, message):
     with pytest.raises(UsageError, match=f"^train: got {path}.*{message}") as caught:
         ImageFiles.from_path(path, argument="train")
     assert "\n" not in str(caught.value)
+
+
+def test_only_regular_files_are_read(tmp_path):
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="zero.txt, which is no regular file, wanted a list"):
+        read_list(tmp_path / "zero.txt")
