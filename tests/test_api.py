@@ -165,6 +165,8 @@ def test_listings_tell_needs_parameters_and_papers():
     (knn,) = jaxood.list_detectors("knn")
     assert knn.kind == "score" and ("k", 10) in knn.parameters and "ICML 2022" in knn.paper
     assert set(knn.needs) == {"training images", "penultimate"}
+    (scaling,) = jaxood.list_detectors("temp_scaling")
+    assert scaling.needs == ("validation images", "labels")
     assert {entry.name for entry in jaxood.list_detectors("*nn*")} >= {"knn", "nnguide"}
     entries = [*jaxood.list_detectors(), *jaxood.list_attributions()]
     for entry in entries:

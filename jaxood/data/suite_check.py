@@ -148,6 +148,8 @@ def _checked(entry: SetEntry, root: Path) -> SetCheck:
         problem = str(error.got).removeprefix(f"{entry.key}: ")
         if not isinstance(error, MissingImages):
             problem += f", wanted {error.wanted}"
+        if error.remedy and (not entry.source or entry.source not in error.remedy):
+            problem += f". {error.remedy}"
         return replace(_of_entry(entry), found=0, problem=problem)
     found = len(images)
     if isinstance(images, ImageFiles) and entry.is_list:

@@ -112,7 +112,8 @@ def _needs(part: type) -> tuple[str, ...]:
     made = part()
     if isinstance(made, View | Attribution):
         return ("images",)
-    needs = ["training images"] if made.needs_train else []
+    split = "training" if made.fits_on == "train" else "validation"
+    needs = [f"{split} images"] if made.needs_train else []
     needs += ["labels"] if made.needs_labels else []
     view = made.view if isinstance(made, Detector) else None
     needs += ["images"] if made.extractors or view is not None else []

@@ -228,11 +228,6 @@ def test_validation_images_are_fitted_on_and_never_scored(tmp_path):
     np.testing.assert_allclose(scaled.scores.id, top - logsumexp(rest, axis=1), atol=1e-3)
     for one in found.results:
         assert list(one.metrics) == list(one.scores.ood) == list(suite.ood)
-    folder = found.save(tmp_path / "run")
-    scored = {key for key in np.load(folder / "scores.npz") if key.startswith("scores/msp/")}
-    assert scored == {f"scores/msp/{name}" for name in ("cifar10", *suite.ood)}
-    told = json.loads((folder / "manifest.json").read_text())
-    assert told["data"]["validation"]["images"] == 3
     unasked = jaxood.evaluate(Colours(10), suite, "msp")
     assert unasked.validation is None and list(unasked.sets) == ["cifar10", *suite.ood]
 
@@ -282,14 +277,19 @@ def test_the_command_lists_shows_and_checks(tmp_path, capsys):
 
 def test_the_command_evaluates_a_suite(tmp_path, capsys):
     root = write_openood(tmp_path, "imagenet")
-    asked = ["--model", "colours:imagenet", "--method", "msp", "--full-spectrum"]
+    asked = ["--model", "colours:imagenet", "--method", "temp_scaling", "msp", "--full-spectrum"]
     asked += ["--suite", "openood-imagenet", "--data-root", str(root), "--output"]
     assert main("evaluate", [*asked, str(tmp_path / "out")]) == 0
     scores = np.load(tmp_path / "out" / "scores.npz")
     assert scores["ids/imagenet_c"].tolist() == paths("imagenet", "test_imagenet_c")
     assert len(scores["scores/msp/imagenet_r"]) == 3
-    arguments = json.loads((tmp_path / "out" / "manifest.json").read_text())["arguments"]
-    assert arguments["full_spectrum"] is True and arguments["suite"] == "openood-imagenet"
+    names = ("ssb_hard", "ninco", *FAR["imagenet"], "imagenet", *SHIFTED["imagenet"])
+    scored = {key for key in scores if key.startswith("scores/msp/")}
+    assert scored == {f"scores/msp/{name}" for name in names} and "ids/validation" in scores
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert told["data"]["validation"]["images"] == 5
+    assert told["arguments"]["fitted_on"] == {"temp_scaling": ["validation"]}
+    assert told["arguments"]["full_spectrum"] is True
     capsys.readouterr()
     lists, images = root / "benchmark_imglist/imagenet", root / "images_largescale"
     asked = ["--model", "colours:imagenet", "--method", "msp", "--output", str(tmp_path / "two")]

@@ -68,7 +68,7 @@ def test_sets_of_tfds_go_to_the_reader_of_images(monkeypatch):
     def stub(source, name, argument):
         asked[name] = source
         if source == "tfds:cifar10:train":
-            raise UsageError(argument, source, "a set that is prepared")
+            raise UsageError(argument, source, "a set that is prepared", "Prepare it")
         return Arrays(np.zeros((2, 32, 32, 3), np.uint8), np.array([3, 1]), name)
 
     monkeypatch.setattr(suite_table, "image_set", stub)
@@ -82,7 +82,7 @@ def test_sets_of_tfds_go_to_the_reader_of_images(monkeypatch):
     assert found.missing == {"train": "train: tfds:cifar10:train"} and found.train is None
     assert found.groups == {"near": ("cifar100",), "far": ("svhn",)} and found.classes == 10
     looked = {entry.key: entry.problem for entry in check_suite("cifar10").sets}
-    assert looked["train"] == "tfds:cifar10:train"
+    assert looked["train"] == "tfds:cifar10:train. Prepare it"
     assert looked["ood.svhn"] == "2 images instead of 26,032"
     with pytest.raises(UsageError, match="root: got /, wanted none, as nothing of cifar10 lies"):
         suite("cifar10", "/")
