@@ -11,8 +11,9 @@ from typing import NoReturn
 
 from jaxood.cli.config import write_command
 from jaxood.cli.ending import INTERRUPTED, end_with, outcome
+from jaxood.compiled import kept_compiled
 from jaxood.errors import UsageError, choose
-from jaxood.files import COMMAND_FILE, exclusive, printable
+from jaxood.files import COMMAND_FILE, cache_dir, exclusive, printable
 
 COMMANDS = {
     "evaluate": "tell in-distribution from out-of-distribution data, and report how well",
@@ -75,11 +76,14 @@ def main(command: str, arguments: list[str], prog: str | None = None) -> int:
     try:
         parser = build_parser(command, prog)
         args = parser.parse_args(arguments)
-        if command not in RESUMED:
-            return args.run(args) or 0
-        with exclusive(args.output):
+        with contextlib.ExitStack() as stack:
+            if command in RESUMED:
+                stack.enter_context(exclusive(args.output))
+            if "cache" in args:  # it runs a model
+                stack.enter_context(kept_compiled(cache_dir(args.cache) / "compiled"))
             code = args.run(args) or 0
-            write_command(args.output / COMMAND_FILE, command, parser, args)
+            if command in RESUMED:
+                write_command(args.output / COMMAND_FILE, command, parser, args)
             return code
     except BaseException as error:
         if isinstance(error, UsageError) and parser is not None:

@@ -18,8 +18,6 @@ adjacent bank rows, the k with the largest maxima hold the k best rows, so only 
 Equal products are taken in the order of the bank, however it is cut or shared out.
 """
 
-import logging
-import os
 import weakref
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, cast
@@ -32,8 +30,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxood.detectors.contract import Depth, Detector
-from jaxood.errors import UsageError, choose, require
+from jaxood.errors import choose, require
 from jaxood.outputs import AnyArray
+from jaxood.room import announce, free_memory
 
 QUERY_BLOCK = 1024
 BANK_BLOCK = 4096
@@ -221,24 +220,21 @@ def free_bytes() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_memory()
 
 
 def _announce(name: str, memory: str, shape: tuple[int, int], dtype: str) -> None:
     """Says what is about to be taken, aloud when it is much; refuses what cannot fit."""
     devices = len(jax.local_devices()) if memory == "shared" else 1
-    needed, free = memory_bytes(-(-shape[0] // devices), shape[1], dtype), free_bytes()
-    line = f"a bank of {shape[0]} x {shape[1]} {dtype} values, {needed / 1e9:.2f} GB a device"
-    if needed > free:
-        raise UsageError(
-            f"{name} bank",
-            line,
-            f"at most the {free / 1e9:.2f} GB that are free there",
-            "Use a smaller part of the training set, "
-            f"{name}.dtype=bfloat16, {name}.memory=shared or {name}.memory=host",
-        )
-    level = logging.WARNING if needed > free / 4 else logging.INFO
-    logging.getLogger("jaxood").log(level, "%s: %s, of %.2f GB free", name, line, free / 1e9)
+    announce(
+        f"{name} bank",
+        f"a bank of {shape[0]} x {shape[1]} {dtype} values",
+        memory_bytes(-(-shape[0] // devices), shape[1], dtype),
+        free_bytes(),
+        "a device",
+        "Use a smaller part of the training set, "
+        f"{name}.dtype=bfloat16, {name}.memory=shared or {name}.memory=host",
+    )
 
 
 @dataclass(frozen=True)

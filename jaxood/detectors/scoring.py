@@ -45,31 +45,72 @@ def score_rows(
     Raises:
       UsageError: when a score is not finite, as no metric could be computed from it.
     """
+    found = score_by_all({method: state}, outputs, head, mesh, ids)[method]
+    if isinstance(found, UsageError):
+        raise found
+    return found
+
+
+def score_by_all(
+    states: Mapping[Method, State],
+    outputs: ModelOutputs,
+    head: Head | None,
+    mesh: Mesh | None = None,
+    ids: Sequence[str] | None = None,
+) -> dict[Method, Float[np.ndarray, " n"] | UsageError]:
+    """What `score_rows` gives or raises for each method.
+
+    Every block of rows goes to the devices once, for all methods.
+    """
     mesh = mesh or data_mesh()
-    needed = restricted(outputs, method.reads, tuple(method.extractors))
+    depths = {depth for method in states for depth in method.reads}
+    keys = {key for method in states for key in method.extractors}
+    needed = restricted(outputs, tuple(depths), tuple(sorted(keys)))
     count = row_count(needed)
     few, many = SCORE_ROWS
     block = rounded_up(few if count <= few else many, mesh)
-    state, head = replicate((state, head), mesh)
-    scores = []
+    placed = {method: replicate(state, mesh) for method, state in states.items()}
+    head = replicate(head, mesh)
+    scores: dict[Method, list[AnyArray]] = {method: [] for method in states}
+    failures: dict[Method, UsageError] = {}
     for first in range(0, count, block):
-        rows = jax.tree.map(lambda array: _block(array, first, block), needed)  # noqa: B023
-        scores.append(_score_block(method, state, shard(rows, mesh), head))
-    joined = np.concatenate([*jax.device_get(scores), np.empty(0, np.float32)])[:count]
-    wrong = np.flatnonzero(~np.isfinite(joined))
-    if len(wrong):
-        named = [f"row {row}" if ids is None else ids[row] for row in wrong[:NAMED]]
-        more = ", ..." if len(wrong) > NAMED else ""
-        got = f"{len(wrong)} of {count} scores that are not finite ({', '.join(named)}{more})"
-        remedy = "Look for such values in the weights, or among the training features"
-        raise UsageError(f"method {method.name}", got, "finite ones", remedy)
-    return joined
+        rows = shard(jax.tree.map(lambda array: _block(array, first, block), needed), mesh)  # noqa: B023
+        for method, state in placed.items():
+            if method in failures:
+                continue
+            seen = restricted(rows, method.reads, tuple(method.extractors))
+            try:
+                scores[method].append(_score_block(method, state, seen, head))
+            except UsageError as error:
+                failures[method] = error
+        for given in scores.values():  # waits: no more than two blocks are on the devices
+            given[-2:-1] = jax.device_get(given[-2:-1])
+    found: dict[Method, Float[np.ndarray, " n"] | UsageError] = {}
+    for method, given in scores.items():
+        joined = np.concatenate([*jax.device_get(given), np.empty(0, np.float32)])[:count]
+        found[method] = failures.get(method) or _unless_broken(method, joined, ids)
+    return found
+
+
+def _unless_broken(
+    method: Method, scores: Float[np.ndarray, " n"], ids: Sequence[str] | None
+) -> Float[np.ndarray, " n"] | UsageError:
+    """The scores, or what is said when they are not all finite."""
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if not len(wrong):
+        return scores
+    named = [f"row {row}" if ids is None else ids[row] for row in wrong[:NAMED]]
+    more = ", ..." if len(wrong) > NAMED else ""
+    got = f"{len(wrong)} of {len(scores)} scores that are not finite ({', '.join(named)}{more})"
+    remedy = "Look for such values in the weights, or among the training features"
+    return UsageError(f"method {method.name}", got, "finite ones", remedy)
 
 
 def _block(array: AnyArray, first: int, size: int) -> np.ndarray:
     """Rows from `first` on, the last one repeated to fill `size`."""
     rows = np.asarray(array[first : first + size])
-    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+    missing = size - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
 _penultimate = jax.jit(lambda head, rows: head.penultimate(rows))

@@ -8,14 +8,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxood.errors import choose, require
-
-Counts = Int[np.ndarray, " d"]  # images at each distinct score of both sets, in rising order
+from jaxood.metrics.resamples import Below, Near, ranks, resample
 
 TPR = 0.95
-RESAMPLES = 1000
 CONFIDENCE = 0.95
 
 
@@ -92,10 +90,11 @@ def fpr95(
     convention: str = "plain",
 ) -> float:
     """False positive rate at 95 % TPR, by the definition of that name."""
-    id_ranks, ood_ranks, distinct = _ranks(id_scores, ood_scores)
-    id_counts = np.bincount(id_ranks, minlength=distinct)
-    ood_counts = np.bincount(ood_ranks, minlength=distinct)
-    passed, total = FPR_CONVENTIONS[convention](id_counts, ood_counts)
+    *both, distinct = ranks(id_scores, ood_scores)
+    id_below, ood_below = (
+        np.concatenate([[0], np.cumsum(np.bincount(one, minlength=distinct))]) for one in both
+    )
+    passed, total = FPR_CONVENTIONS[convention](id_below, ood_below)
     return passed / total
 
 
@@ -109,48 +108,55 @@ def _kept(count: int, tpr: float) -> int:
     return int(np.ceil(round(tpr * count, 9)))  # 0.95 * 20 is 19 and a rounding error
 
 
-def _plain(id_counts: Counts, ood_counts: Counts) -> FalsePositives:
+def _plain(id_below: Below, ood_below: Below) -> FalsePositives:
     """The lowest FPR among the thresholds that keep at least 95 % of the ID scores."""
-    missed = np.cumsum(id_counts) - id_counts
-    images = int(missed[-1] + id_counts[-1])
-    highest = np.searchsorted(missed, images - _kept(images, TPR), side="right") - 1
-    return FalsePositives(int(ood_counts[highest:].sum()), int(ood_counts.sum()))
+    images, total = int(id_below[-1]), int(ood_below[-1])
+    missed = images - _kept(images, TPR)
+    highest = np.searchsorted(id_below[:-1], missed, side="right") - 1
+    return FalsePositives(total - int(ood_below[highest]), total)
 
 
-def _openood(id_counts: Counts, ood_counts: Counts) -> FalsePositives:
+def _openood(id_below: Below, ood_below: Below) -> FalsePositives:
     """As OpenOOD and pytorch-ood: OOD positive, the first threshold with a TPR of at least 95 %.
 
     Their ROC curve is scikit-learn's, which drops points between two others on one line.
     """
-    there = (id_counts > 0) | (ood_counts > 0)
-    false, true = np.cumsum(id_counts[there]), np.cumsum(ood_counts[there])
-    if len(true) > 2:
-        bends = (np.diff(false, 2) != 0) | (np.diff(true, 2) != 0)
-        corners = np.concatenate([[True], bends, [True]])
-        false, true = false[corners], true[corners]
-    return FalsePositives(int(false[np.argmax(true / true[-1] >= TPR)]), int(false[-1]))
+    total = int(ood_below[-1])
+    least = int(np.ceil(TPR * total))
+    least -= (least - 1) / total >= TPR  # the product was rounded up
+    point = int(np.searchsorted(ood_below, least))
+    while True:
+        false, true = id_below[point], ood_below[point]
+        come = false - id_below[point - 1], true - ood_below[point - 1]
+        after = min(
+            np.searchsorted(id_below, false, side="right"),
+            np.searchsorted(ood_below, true, side="right"),
+        )
+        at_an_end = come == (false, true) or after == len(id_below)
+        if at_an_end or come != (id_below[after] - false, ood_below[after] - true):
+            return FalsePositives(int(false), int(id_below[-1]))
+        point = after
 
 
-def _nnguide(id_counts: Counts, ood_counts: Counts) -> FalsePositives:
+def _nnguide(id_below: Below, ood_below: Below) -> FalsePositives:
     """As the NNGuide code: ID positive, the ROC point nearest to 95 %, the first of equals."""
-    true = np.concatenate([[0], np.cumsum(id_counts[::-1])])
-    false = np.concatenate([[0], np.cumsum(ood_counts[::-1])])
+    true, false = (below[-1] - below[::-1] for below in (id_below, ood_below))
     nearest = np.argmin(np.abs(true / true[-1] - TPR))
     return FalsePositives(int(false[nearest]), int(false[-1]))
 
 
-def _sfp(id_counts: Counts, ood_counts: Counts) -> FalsePositives:
+def _sfp(id_below: Below, ood_below: Below) -> FalsePositives:
     """As the SFP code: ID positive, the nearest recall, scanned from full recall down.
 
     Of the thresholds with full recall, only the highest is looked at.
     """
-    kept = np.cumsum(id_counts[::-1])[::-1]
+    kept, total = id_below[-1] - id_below[:-1], int(ood_below[-1])
     full = np.flatnonzero(kept == kept[0])[-1]
     nearest = full + np.argmin(np.abs(kept[full:] / kept[0] - TPR))
-    return FalsePositives(int(ood_counts[nearest:].sum()), int(ood_counts.sum()))
+    return FalsePositives(total - int(ood_below[nearest]), total)
 
 
-FPR_CONVENTIONS: dict[str, Callable[[Counts, Counts], FalsePositives]] = {
+FPR_CONVENTIONS: dict[str, Callable[[Below, Below], FalsePositives]] = {
     "plain": _plain,
     "openood": _openood,
     "nnguide": _nnguide,
@@ -185,32 +191,17 @@ def bootstrap(
 ) -> tuple[Interval, Interval]:
     """95 % percentile intervals of AUROC and FPR95, ID and OOD images resampled separately.
 
-    A resample is a count for each distinct score, from which both are read.
+    As many images are resampled alike whatever their scores: intervals of two methods on the same
+    sets can be compared.
     """
-    generator = np.random.default_rng(seed)
-    false_positives = FPR_CONVENTIONS[convention]
-    id_ranks, ood_ranks, distinct = _ranks(id_scores, ood_scores)
-    pairs = 2 * len(id_ranks) * len(ood_ranks)
-    aurocs, fprs = np.empty(RESAMPLES), np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
-        id_counts, ood_counts = (
-            np.bincount(ranks[generator.integers(0, len(ranks), len(ranks))], minlength=distinct)
-            for ranks in (id_ranks, ood_ranks)
-        )
-        ood_upto = np.cumsum(ood_counts)
-        aurocs[draw] = id_counts @ (2 * ood_upto - ood_counts) / pairs
-        passed, total = false_positives(id_counts, ood_counts)
-        # Not passed / total, whose last digit differs: published intervals stay what they were.
-        fprs[draw] = 1 - (total - passed) / total
+
+    def fpr(id_below: Below, ood_below: Below) -> float:
+        passed, total = FPR_CONVENTIONS[convention](id_below, ood_below)
+        return passed / total
+
+    near = Near(1, TPR) if convention == "openood" else Near(0, 1 - TPR)
+    aurocs, fprs = resample(id_scores, ood_scores, seed, near, fpr)
     return _interval(aurocs), _interval(fprs)
-
-
-def _ranks(
-    id_scores: Float[np.ndarray, " n"], ood_scores: Float[np.ndarray, " m"]
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"], int]:
-    """The rank of each score among the distinct scores of both sets, and how many those are."""
-    values, ranks = np.unique(np.concatenate([id_scores, ood_scores]), return_inverse=True)
-    return ranks[: len(id_scores)], ranks[len(id_scores) :], len(values)
 
 
 def _interval(values: Float[np.ndarray, " r"]) -> Interval:

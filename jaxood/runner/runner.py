@@ -5,9 +5,9 @@ image set -> uint8 batches -> device: normalise, backbone, extractors -> host
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.room import announce, free_disk, free_memory
+from jaxood.runner.columns import Chunk, Column, MemoryColumn, end_of
 from jaxood.runner.features import Features, Skipped, joined
 from jaxood.runner.step import TOP_CLASS, Extracted, ExtractionStep
-from jaxood.runner.store import Chunk, Column
+from jaxood.runner.store import StoredColumn
 
 IN_FLIGHT = 2  # batches on the device: one computes while the next is copied there
 MOST_ROWS = 1 << 16  # images a step
@@ -107,14 +109,18 @@ class Runner:
         Raises:
           UsageError: when an extractor and the model do not go together.
         """
-        size, side = self.rows(batch_size, images), self.model.preprocessing.crop
+        self._traced(extractors, self.rows(batch_size, images))
+
+    def _traced(self, extractors: Sequence[Extractor], size: int) -> Extracted:
+        """The shapes that a step of so many images gives."""
+        side = self.model.preprocessing.crop
         rows = (
             jax.ShapeDtypeStruct((size, side, side, 3), np.uint8),
             jax.ShapeDtypeStruct((size,), np.int32),
         )
-        shared = (jax.random.key(0),)
-        step = self.step(extractors)
-        _on_mesh.compiled().eval_shape(step, self._graphdef, self.mesh, self._state, rows, shared)
+        step, shared = self.step(extractors), (jax.random.key(0),)
+        trace = _on_mesh.compiled().eval_shape
+        return trace(step, self._graphdef, self.mesh, self._state, rows, shared)
 
     def stream(
         self,
@@ -176,18 +182,24 @@ class Runner:
         """
         by_key = {extractor.key: extractor for extractor in extractors}
         columns = self._columns(store, images, by_key, target, seed)
-        present, start = _resumed(columns, len(images))
-        lacking = [name for name, chunks in present.items() if _end(chunks) < len(images)]
-        if progress:
-            progress(start, len(images))
-        if lacking:
-            todo = [by_key[name] for name in lacking if name != OUTPUTS]
-            stream = self.stream(
-                images, todo, batch_size=batch_size, start=start, target=target, seed=seed
-            )
-            with closing(stream):  # type: ignore[type-var]  # a generator
-                self._fill(stream, images, lacking, columns, present, start, progress)
-        features = _assembled(present, list(by_key))
+        with ExitStack() as stack:
+            for column in columns.values():
+                stack.callback(column.close)
+            start = _resumed(columns, len(images))
+            lacking = [name for name in columns if end_of(columns[name]) < len(images)]
+            if progress:
+                progress(start, len(images))
+            if lacking:
+                todo = [by_key[name] for name in lacking if name != OUTPUTS]
+                size = self.rows(batch_size, len(images))
+                kept = self._traced(todo, size)
+                _announce(images, len(images) - start, kept, OUTPUTS in lacking, store)
+                stream = self.stream(
+                    images, todo, batch_size=batch_size, start=start, target=target, seed=seed
+                )
+                with closing(stream):  # type: ignore[type-var]  # a generator
+                    _fill({name: columns[name] for name in lacking}, stream, images, progress)
+            features = _assembled(columns)
         if not len(features):
             first = features.skipped[0]
             raise UsageError(
@@ -198,42 +210,17 @@ class Runner:
             )
         return features
 
-    def _columns(self, store, images, extractors, target, seed) -> dict[str, Column | None]:
-        names = [OUTPUTS, *extractors]
+    def _columns(self, store, images, extractors, target, seed) -> dict[str, Column]:
         if store is None:
-            return dict.fromkeys(names)
+            return {name: MemoryColumn(len(images)) for name in (OUTPUTS, *extractors)}
         source = fingerprint(self.model.identity(), images.fingerprint())
         folder = store / f"{file_name(images.name)}-{source}"
-        columns: dict[str, Column | None] = {OUTPUTS: Column(folder, OUTPUTS, source)}
+        columns: dict[str, Column] = {OUTPUTS: StoredColumn(folder, OUTPUTS, source)}
         for name, extractor in extractors.items():
             drawn = seed if extractor.random else None
-            columns[name] = Column(folder, name, (source, extractor.identity(), target, drawn))
+            identity = (source, extractor.identity(), target, drawn)
+            columns[name] = StoredColumn(folder, name, identity)
         return columns
-
-    def _fill(self, stream, images, lacking, columns, present, start, progress) -> None:
-        """Takes batches in, and writes the columns that lack them."""
-        pending: list[Features] = []
-        first, since = start, time.monotonic()
-        for batch, extracted in stream:
-            pending.append(_rows_of(batch, extracted, images))
-            end = int(batch.indices.max()) + 1
-            if progress:
-                progress(end, len(images))
-            late = time.monotonic() - since > CHUNK_SECONDS
-            if end < len(images) and end - first < CHUNK and not late:
-                continue
-            rows = joined(pending)
-            for name in lacking:
-                values = (
-                    {"pooled": rows.pooled, "logits": rows.logits}
-                    if name == OUTPUTS
-                    else {"values": rows.extras[name]}
-                )
-                chunk = Chunk(first, end, values | {"indices": rows.indices}, rows.skipped)
-                present[name].append(chunk)
-                if columns[name] is not None:
-                    columns[name].save(chunk)
-            pending, first, since = [], end, time.monotonic()
 
 
 def _fetched(batch: Batch, on_device: Extracted) -> tuple[Batch, Extracted]:
@@ -258,32 +245,82 @@ def _rows_of(batch: Batch, extracted: Extracted, images: ImageSet) -> Features:
     )
 
 
-def _end(chunks: Sequence[Chunk]) -> int:
-    return chunks[-1].end if chunks else 0
+def _resumed(columns: Mapping[str, Column], count: int) -> int:
+    """The image from which all columns that lack some go on; they end there."""
+    lacking = [column for column in columns.values() if end_of(column) < count]
+    start = min(map(end_of, lacking), default=count)
+    while any(end_of(column) > start for column in lacking):
+        for column in lacking:
+            while end_of(column) > start:
+                column.cut()
+        start = min(map(end_of, lacking))
+    return start
 
 
-def _resumed(columns, count: int) -> tuple[dict[str, list[Chunk]], int]:
-    """What is stored of each column, and the image from which all that lack some go on."""
-    present = {name: column.load() if column else [] for name, column in columns.items()}
-    lacking = [chunks for chunks in present.values() if _end(chunks) < count]
-    start = min(map(_end, lacking), default=count)
-    while any(_end(chunks) > start for chunks in lacking):
-        for chunks in lacking:
-            while _end(chunks) > start:
-                chunks.pop()
-        start = min(map(_end, lacking))
-    return present, start
+def _announce(
+    images: ImageSet, count: int, kept: Extracted, outputs: bool, store: Path | None
+) -> None:
+    """Says what is about to be taken for the features of a set.
 
-
-def _assembled(present: dict[str, list[Chunk]], extras: Sequence[str]) -> Features:
-    def column(name: str, array: str) -> np.ndarray:
-        parts = [chunk.arrays[array] for chunk in present[name]]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    return Features(
-        column(OUTPUTS, "pooled"),
-        column(OUTPUTS, "logits"),
-        {name: column(name, "values") for name in extras},
-        column(OUTPUTS, "indices"),
-        tuple(skipped for chunk in present[OUTPUTS] for skipped in chunk.skipped),
+    Raises:
+      UsageError: when there is not as much.
+    """
+    arrays = [*kept.extras.values(), *([kept.pooled, kept.logits] if outputs else [])]
+    numbers = sum(int(np.prod(array.shape[1:])) for array in arrays)
+    announce(
+        "store" if store else "images",
+        f"{count} images of {images.name}: {numbers} float32 values of each",
+        count * (4 * numbers + 8 * len(arrays)),
+        free_disk(store) if store else free_memory(),
+        f"in {store}" if store else "of memory",
+        "Use another folder" if store else "Keep features in a folder: store",
     )
+
+
+def _fill(
+    columns: Mapping[str, Column],
+    stream: Iterable[tuple[Batch, Extracted]],
+    images: ImageSet,
+    progress: Progress | None,
+) -> None:
+    """Takes batches into columns that end at the same image, a chunk at a time."""
+    pending: list[Features] = []
+    first, since = end_of(next(iter(columns.values()))), time.monotonic()
+    for batch, extracted in stream:
+        pending.append(_rows_of(batch, extracted, images))
+        end = int(batch.indices.max()) + 1
+        if progress:
+            progress(end, len(images))
+        late = time.monotonic() - since > CHUNK_SECONDS
+        if end < len(images) and end - first < CHUNK and not late:
+            continue
+        rows = joined(pending)
+        chunk = Chunk(first, end, len(rows), rows.skipped)
+        for name, column in columns.items():
+            values = (
+                {"pooled": rows.pooled, "logits": rows.logits}
+                if name == OUTPUTS
+                else {"values": rows.extras[name]}
+            )
+            column.append(chunk, values | {"indices": rows.indices})
+        pending, first, since = [], end, time.monotonic()
+
+
+def _assembled(columns: Mapping[str, Column]) -> Features:
+    """The rows of images that every column has.
+
+    One may lack an image that others have: it was read at another time, when that failed.
+    """
+    found = {name: column.arrays() for name, column in columns.items()}
+    skipped = {image for column in columns.values() for c in column.chunks for image in c.skipped}
+    indices = found[OUTPUTS]["indices"]
+    if any(not np.array_equal(arrays["indices"], indices) for arrays in found.values()):
+        indices = reduce(np.intersect1d, [arrays["indices"] for arrays in found.values()])
+        found = {
+            name: {key: rows[np.isin(arrays["indices"], indices)] for key, rows in arrays.items()}
+            for name, arrays in found.items()
+        }
+    outputs = found.pop(OUTPUTS)
+    extras = {name: arrays["values"] for name, arrays in found.items()}
+    left_out = {image.index: image for image in sorted(skipped)}
+    return Features(outputs["pooled"], outputs["logits"], extras, indices, tuple(left_out.values()))

@@ -1,107 +1,163 @@
-"""Extracted features on disk: chunks of rows, resumable, named by what they were computed from.
+"""Extracted features on disk: resumable columns, named by what they were computed from.
 
-A pass gives columns: what the model gives ("outputs"), and what each extractor gives. Each is
-stored by itself, `<folder>/<set>-<fingerprint>/<column>-<fingerprint>/<first image>.safetensors`,
-so that a run is served by whatever earlier runs have left, more or less than it asks for.
+What the model gives ("outputs"), and what each extractor gives, is stored by itself, in
+`<folder>/<set>-<fingerprint>/<column>-<fingerprint>/`, so that a run is served by whatever earlier
+runs have left, more or less than it asks for:
+
+    chunks.jsonl  a line a chunk of images: a digest of the line, and what it says, in JSON
+    <array>.bin   the rows of all chunks, one after the other
+
+Rows are written before the line that vouches for them. They are mapped when they are used, not
+read: no memory is taken that the system cannot take back.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+import mmap
+import os
 from dataclasses import astuple
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from jaxood.files import file_name, fingerprint, write_whole
+from jaxood.files import file_name, fingerprint, make_folder, write_whole
+from jaxood.runner.columns import Arrays, Chunk, end_of, row_count
 from jaxood.runner.features import Skipped
 
-FORMAT = "jaxood features 3"
+FORMAT = "jaxood features 4"
+CHUNKS = "chunks.jsonl"
 
 
-class Chunk(NamedTuple):
-    """The images of a set from `first` up to `end`; undecodable ones have no row.
+class Row(NamedTuple):
+    """What a row of an array is."""
 
-    Attributes:
-      arrays: by name, a row an image; "indices" of the rows in the set among them.
-    """
+    dtype: str
+    shape: tuple[int, ...]
 
-    first: int
-    end: int
-    arrays: Mapping[str, np.ndarray]
-    skipped: tuple[Skipped, ...]
+    @property
+    def bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * int(np.prod(self.shape, dtype=int))
 
 
-class Column:
-    """The chunks of one column.
+class StoredColumn:
+    """A column on disk; what earlier runs have left of it is there from the start.
 
-    A chunk whose content is not what was written, or not of this column, ends what is there, and
-    is told of.
+    A chunk that is not what was written, or not of this column, ends what is there, and is told of.
+    Files stay open, so that a run goes on when somebody removes them.
     """
 
     def __init__(self, folder: Path, name: str, identity: object):
         self.fingerprint = fingerprint(FORMAT, identity)
         self.folder = folder / f"{file_name(name)}-{self.fingerprint}"
+        self.chunks: list[Chunk] = []
+        self._lines: list[bytes] = []  # of the chunks
+        self._rows: dict[str, Row] = {}  # by array
+        self._files: dict[str, BinaryIO] = {}  # by array
+        self._journal: BinaryIO | None = None  # once it is written to
+        self._load()
 
-    def load(self) -> list[Chunk]:
-        """The chunks that are there, from the first image on, without a gap."""
-        chunks: list[Chunk] = []
-        end = 0
-        while (chunk := self._read(end)) is not None:
-            chunks.append(chunk)
-            end = chunk.end
-        return chunks
-
-    def save(self, chunk: Chunk) -> None:
-        from safetensors.numpy import save
-
-        arrays = {name: np.ascontiguousarray(array) for name, array in chunk.arrays.items()}
-        metadata = {
-            "format": FORMAT,
+    def append(self, chunk: Chunk, arrays: Arrays) -> None:
+        if self._journal is None:
+            make_folder(self.folder)
+            write_whole(self.folder / CHUNKS, b"".join(self._lines))
+            self._journal = open(self.folder / CHUNKS, "ab", buffering=0)
+        self._rows = {name: Row(str(rows.dtype), rows.shape[1:]) for name, rows in arrays.items()}
+        content = {name: _bytes(rows) for name, rows in arrays.items()}
+        for name, rows in content.items():
+            if name not in self._files:
+                (self.folder / f"{name}.bin").touch()
+            file = self._opened(name)
+            file.seek(row_count(self) * self._rows[name].bytes)
+            _write(file, rows)
+        about = {
             "column": self.fingerprint,
-            "first": str(chunk.first),
-            "end": str(chunk.end),
-            "skipped": json.dumps([astuple(image) for image in chunk.skipped]),
+            "first": chunk.first,
+            "end": chunk.end,
+            "rows": chunk.rows,
+            "skipped": [astuple(image) for image in chunk.skipped],
+            "arrays": self._rows,
+            "sha256": {name: hashlib.sha256(rows).hexdigest() for name, rows in content.items()},
         }
-        metadata["sha256"] = _digest(arrays, metadata)
-        write_whole(self._path(chunk.first), save(arrays, metadata))
+        text = json.dumps(about).encode()
+        line = hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n"
+        _write(self._journal, memoryview(line))
+        self.chunks.append(chunk)
+        self._lines.append(line)
 
-    def _path(self, first: int) -> Path:
-        return self.folder / f"{first:09d}.safetensors"
+    def cut(self) -> None:
+        self.chunks.pop()
+        self._lines.pop()
 
-    def _read(self, first: int) -> Chunk | None:
-        path = self._path(first)
-        if not path.exists():
+    def arrays(self) -> Arrays:
+        """All rows, mapped from the files and read-only."""
+        return self._mapped(0, row_count(self))
+
+    def close(self) -> None:
+        for file in (self._journal, *self._files.values()):
+            if file is not None:
+                file.close()
+
+    def _load(self) -> None:
+        path = self.folder / CHUNKS
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            try:
+                chunk = self._parsed(line)
+            except (OSError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError):
+                chunk = None
+            if chunk is None:
+                told = "%s is damaged from image %d on: computed again"
+                logging.getLogger("jaxood").warning(told, self.folder, end_of(self))
+                break
+            self.chunks.append(chunk)
+            self._lines.append(line)
+
+    def _parsed(self, line: bytes) -> Chunk | None:
+        """The chunk of a line, if it comes next in this column and its rows are what they were."""
+        digest, _, text = line.rstrip(b"\n").partition(b" ")
+        if digest != hashlib.sha256(text).hexdigest().encode():
             return None
-        chunk = self._parsed(path, first)
-        if chunk is None:
-            logging.getLogger("jaxood").warning("%s is damaged: computed again", path)
-        return chunk
-
-    def _parsed(self, path: Path, first: int) -> Chunk | None:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                metadata = dict(file.metadata() or {})
-            digest = metadata.pop("sha256")
-            written = metadata["column"], metadata["first"]
-            if digest != _digest(arrays, metadata) or written != (self.fingerprint, str(first)):
-                return None
-            skipped = tuple(Skipped(*values) for values in json.loads(metadata["skipped"]))
-            end = int(metadata["end"])
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        about = json.loads(text)
+        if (about["column"], about["first"]) != (self.fingerprint, end_of(self)):
             return None
-        return Chunk(first, end, arrays, skipped) if end > first else None
+        skipped = tuple(Skipped(*values) for values in about["skipped"])
+        chunk = Chunk(about["first"], about["end"], about["rows"], skipped)
+        rows = about["arrays"].items()
+        self._rows = {name: Row(kind, tuple(shape)) for name, (kind, shape) in rows}
+        arrays = self._mapped(row_count(self), chunk.rows)
+        found = {name: hashlib.sha256(_bytes(rows)).hexdigest() for name, rows in arrays.items()}
+        return chunk if found == about["sha256"] else None
+
+    def _mapped(self, first: int, count: int) -> dict[str, np.ndarray]:
+        """Rows of every array.
+
+        Raises:
+          OSError, ValueError: when a file cannot be read, or has less.
+        """
+        found = {}
+        for name, row in self._rows.items():
+            values = np.empty(0, row.dtype)
+            if count * row.bytes:
+                whole = mmap.mmap(self._opened(name).fileno(), 0, access=mmap.ACCESS_READ)
+                size = count * row.bytes // values.itemsize
+                values = np.frombuffer(whole, row.dtype, size, first * row.bytes)
+            found[name] = values.reshape(count, *row.shape)
+        return found
+
+    def _opened(self, name: str) -> BinaryIO:
+        if name not in self._files:
+            path = self.folder / f"{name}.bin"
+            mode = "r+b" if os.access(path, os.W_OK) else "rb"
+            self._files[name] = cast(BinaryIO, open(path, mode, buffering=0))
+        return self._files[name]
 
 
-def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()
+def _bytes(rows: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+
+
+def _write(file: BinaryIO, content: memoryview) -> None:
+    """All of it: one call may take a part only."""
+    while content:
+        content = content[file.write(content) :]

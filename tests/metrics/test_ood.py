@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from jaxood.errors import UsageError
 from jaxood.metrics import ood as metrics
+from jaxood.metrics import resamples
 
 
 def draws():
@@ -167,18 +168,53 @@ def test_no_scores_and_unknown_conventions_are_refused():
         metrics.measure(np.ones(3), np.ones(2), "odd")
 
 
+def reference_intervals(scores, convention, seed, count):
+    """Images drawn one by one, and each resample measured by itself."""
+    aurocs, fprs = [], []
+    for number in range(count):
+        drawn = [
+            part[np.random.default_rng((seed, role, number)).integers(0, len(part), len(part))]
+            for role, part in enumerate(scores)
+        ]
+        aurocs.append(roc_auc_score(*labelled(*drawn)))
+        fprs.append(REFERENCES[convention](*drawn))
+    return [np.quantile(values, [0.025, 0.975]) for values in (aurocs, fprs)]
+
+
 @pytest.mark.parametrize("convention", REFERENCES)
 def test_bootstrap_agrees_with_plain_resampling(scores, convention, monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 50)
-    generator = np.random.default_rng(3)
-    aurocs, fprs = [], []
-    for _ in range(50):
-        resample = [generator.choice(part, len(part)) for part in scores]
-        aurocs.append(roc_auc_score(*labelled(*resample)))
-        fprs.append(REFERENCES[convention](*resample))
-    intervals = metrics.bootstrap(*scores, convention, seed=3)
-    np.testing.assert_allclose(intervals[0], np.quantile(aurocs, [0.025, 0.975]), atol=1e-12)
-    np.testing.assert_allclose(intervals[1], np.quantile(fprs, [0.025, 0.975]), atol=1e-12)
+    monkeypatch.setattr(resamples, "RESAMPLES", 50)
+    expected = reference_intervals(scores, convention, 3, 50)
+    found = metrics.bootstrap(*scores, convention, seed=3)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def many_scores(digits):
+    generator = np.random.default_rng(5)
+    parts = generator.normal(1.5, 1, 6000), generator.normal(0, 1, 2500)
+    return [np.round(part, digits) for part in parts]
+
+
+@pytest.mark.parametrize("convention", REFERENCES)
+@pytest.mark.parametrize("digits", [9, 2, 0])
+def test_scores_that_are_counted_together_change_nothing(convention, digits, monkeypatch):
+    """Thousands of scores: all different, some equal, more than 256 equal ones."""
+    monkeypatch.setattr(resamples, "RESAMPLES", 6)
+    monkeypatch.setattr(resamples, "FAR", 6)
+    scores = many_scores(digits)
+    expected = reference_intervals(scores, convention, 0, 6)
+    np.testing.assert_allclose(metrics.bootstrap(*scores, convention, 0), expected, atol=1e-12)
+
+
+def test_blocks_and_what_is_kept_change_nothing(monkeypatch):
+    monkeypatch.setattr(resamples, "RESAMPLES", 120)
+    scores = many_scores(3)
+    whole = metrics.bootstrap(*scores, "plain", 0)
+    assert metrics.bootstrap(*scores, "plain", 0) == whole
+    assert metrics.bootstrap(*scores, "plain", 1) != whole
+    resamples.forget()
+    monkeypatch.setattr(resamples, "CACHED", 900)
+    assert metrics.bootstrap(*scores, "plain", 0) == whole
 
 
 def test_bootstrap_interval_covers_the_truth():

@@ -47,6 +47,15 @@ def test_roc_points_are_scikit_learns():
         np.testing.assert_allclose(found[1], true, atol=1e-12)
 
 
+def test_a_curve_of_many_scores_is_thinned_beyond_what_can_be_seen():
+    curve = plots.roc_points(RNG.normal(1, 1, 60_000), RNG.normal(0, 1, 20_000))
+    false, true = plots.thinned(*curve)
+    assert len(false) < 4100 and len(curve[0]) == 80_001
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    found = np.interp(curve[0] + curve[1], false + true, false)  # along the diagonal
+    assert np.abs(found - curve[0]).max() < 1 / 1000  # a panel has 400 pixels
+
+
 def test_a_panel_a_set_and_a_curve_a_method(tmp_path, written):
     results = [result("near", 0.5), result("far", 2.0)]
     plots.draw_roc(tmp_path / "new" / "roc.png", results, "known")
@@ -78,8 +87,15 @@ def test_histograms_hold_every_image_and_the_threshold(tmp_path, written):
     plots.draw_histograms(tmp_path / "scores.png", results, "known")
     panel = written["scores"].axes[0]
     assert panel.get_xlabel() == "knn score (higher: more ID)"
-    heights = [bar.get_height() for bar in panel.patches]
-    assert sum(heights) == pytest.approx(200)  # per cent, of each of two sets
+    for steps, scores in zip(panel.patches, (one.scores.id, one.scores.ood["x"]), strict=True):
+        heights, edges, _ = steps.get_data()
+        inside = np.clip(scores, edges[0], edges[-1])
+        expected = [  # the last bar holds its upper edge
+            np.mean((low <= inside) & ((inside < high) | (high == edges[-1])))
+            for low, high in zip(edges, edges[1:], strict=False)
+        ]
+        np.testing.assert_allclose(heights, 100 * np.array(expected), atol=1e-9)
+        assert sum(heights) == pytest.approx(100)
     (line,) = panel.get_lines()
     kept = np.mean(one.scores.id >= line.get_xdata()[0])
     assert 0.95 <= kept < 0.95 + 1 / 60

@@ -1,5 +1,8 @@
 """One pass: the same features whatever the batch, the devices or an interruption."""
 
+import shutil
+import tracemalloc
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -8,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from damage import flipped
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
 from jaxood.attribution.registry import attribution
 from jaxood.context import Extractor
@@ -22,9 +23,10 @@ from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh
 from jaxood.preprocessing import Preprocessing
 from jaxood.runner import runner as module
+from jaxood.runner.columns import Chunk, MemoryColumn
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Runner
-from jaxood.runner.store import Chunk, Column
+from jaxood.runner.store import StoredColumn
 
 pytestmark = pytest.mark.optimised
 
@@ -163,81 +165,185 @@ def test_a_run_that_asks_for_more_computes_only_what_is_new(model, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         runner.extract(faulty(dies_at=40), (SFP,), batch_size=8, store=tmp_path)
     runner.extract(faulty(), (), batch_size=8, store=tmp_path)  # sfp is still at 32
-    stored = {path: path.read_bytes() for path in tmp_path.rglob("outputs-*/*.safetensors")}
+    stored = {path: path.read_bytes() for path in tmp_path.rglob("outputs-*/*")}
     images = faulty()
     found = runner.extract(images, (SFP, RankFeat()), batch_size=8, store=tmp_path)
     assert images.asked_from == [0]  # RankFeat has nothing yet
-    assert len(stored) == 3 and all(
-        path.read_bytes() == content for path, content in stored.items()
-    )
+    assert {path.name for path in stored} == {
+        "chunks.jsonl",
+        "pooled.bin",
+        "logits.bin",
+        "indices.bin",
+    }
+    assert all(path.read_bytes() == content for path, content in stored.items())
     assert_same(found, runner.extract(faulty(), (SFP, RankFeat()), batch_size=8), tolerance=1e-6)
 
 
-def damage_bytes(path):
-    content = bytearray(path.read_bytes())
-    content[-10] ^= 1
-    path.write_bytes(bytes(content))
+def change(path, edit):
+    path.write_bytes(edit(path.read_bytes()))
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:100])
+DAMAGE = {
+    "a changed row": ("logits.bin", lambda rows: rows[:-900] + b"?" + rows[-899:]),
+    "no file": ("pooled.bin", None),
+    "half a file": ("pooled.bin", lambda rows: rows[: len(rows) // 2]),
+    "another file": ("indices.bin", lambda rows: rows[8:] + rows[:8]),
+    "a changed line": ("chunks.jsonl", lambda text: text.replace(b'"end": 32', b'"end": 40')),
+    "no second line": ("chunks.jsonl", lambda text: b"".join(text.splitlines(True)[::2])),
+    "half a line": ("chunks.jsonl", lambda text: text[:-1]),
+    "no line": ("chunks.jsonl", lambda text: b""),
+}
 
 
-def lengthen(path):
-    metadata = safe_open(path, framework="numpy").metadata()
-    save_file(load_file(path), path, metadata | {"end": "40"})
-
-
-def forget(path):
-    save_file(load_file(path), path)
-
-
-@pytest.mark.parametrize("damage", [damage_bytes, cut, lengthen, forget])
-def test_a_damaged_chunk_is_computed_again(model, tmp_path, monkeypatch, damage):
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_damaged_is_computed_again(model, tmp_path, monkeypatch, damage):
     monkeypatch.setattr(module, "CHUNK", 16)
     runner = Runner(model)
     whole = runner.extract(pictures(), batch_size=8, store=tmp_path)
-    second = sorted(tmp_path.rglob("*.safetensors"))[1]
-    damage(second)
-    assert_same(runner.extract(pictures(), batch_size=8, store=tmp_path), whole, tolerance=1e-6)
+    name, edit = DAMAGE[damage]
+    (path,) = tmp_path.rglob(name)
+    path.unlink() if edit is None else change(path, edit)
+    found = runner.extract(pictures(), batch_size=8, store=tmp_path)
+    assert_same(found, whole, tolerance=1e-6)
+    images = faulty()
+    runner.extract(images, batch_size=8, store=tmp_path)
+    assert images.asked_from == []
 
 
-def test_any_flipped_bit_of_a_chunk_is_noticed(tmp_path, caplog):
+def column_of(tmp_path, identity="these"):
+    return StoredColumn(tmp_path, "outputs", identity)
+
+
+def chunks_in(tmp_path):
+    with closing(column_of(tmp_path)) as column:
+        return column.chunks
+
+
+def test_any_flipped_bit_is_noticed(tmp_path, caplog):
     generator = np.random.default_rng(0)
-    column = Column(tmp_path, "outputs", "these")
+    column = column_of(tmp_path)
     arrays = {"pooled": generator.standard_normal((20, 6), np.float32), "indices": np.arange(20)}
-    column.save(Chunk(0, 21, arrays, (Skipped(20, "a.png", "empty"),)))
-    (path,) = tmp_path.rglob("*.safetensors")
-    content = path.read_bytes()
-    for changed in flipped(content, generator.integers(0, len(content), 200), generator):
-        path.write_bytes(changed)
-        assert column.load() == []
-    assert len(caplog.messages) == 200 and "is damaged: computed again" in caplog.messages[0]
-    path.write_bytes(content)
-    assert column.load()[0].end == 21
+    column.append(Chunk(0, 21, 20, (Skipped(20, "a.png", "empty"),)), arrays)
+    for path in sorted(column.folder.iterdir()):
+        content = path.read_bytes()
+        caplog.clear()
+        for changed in flipped(content, generator.integers(0, len(content), 100), generator):
+            path.write_bytes(changed)
+            assert chunks_in(tmp_path) == []
+        assert len(caplog.messages) == 100
+        assert "is damaged from image 0 on: computed again" in caplog.messages[0]
+        path.write_bytes(content)
+    column.close()
+    with closing(column_of(tmp_path)) as again:
+        assert again.chunks == column.chunks
+        for name, rows in again.arrays().items():
+            np.testing.assert_array_equal(rows, arrays[name])
 
 
 def test_a_chunk_is_only_taken_where_it_was_written(tmp_path):
-    column = Column(tmp_path, "outputs", "these")
-    column.save(Chunk(0, 4, {"indices": np.arange(4)}, ()))
-    column.save(Chunk(4, 8, {"indices": np.arange(4, 8)}, ()))
-    first, second = sorted(tmp_path.rglob("*.safetensors"))
-    second.write_bytes(first.read_bytes())
-    assert [chunk.end for chunk in column.load()] == [4]
-    other = Column(tmp_path, "outputs", "others")
-    other.save(Chunk(0, 4, {"indices": np.arange(4)}, ()))
-    first.write_bytes(next(other.folder.iterdir()).read_bytes())
-    assert column.load() == []
+    column, other = column_of(tmp_path), column_of(tmp_path, "others")
+    for one in (column, other):
+        one.append(Chunk(0, 4, 4, ()), {"indices": np.arange(4)})
+    column.append(Chunk(4, 8, 4, ()), {"indices": np.arange(4, 8)})
+    change(column.folder / "chunks.jsonl", lambda text: text.splitlines(True)[0] * 2)
+    assert [chunk.end for chunk in chunks_in(tmp_path)] == [4]
+    change(column.folder / "chunks.jsonl", lambda _: (other.folder / "chunks.jsonl").read_bytes())
+    assert chunks_in(tmp_path) == []
+    column.close()
+    other.close()
 
 
-def test_another_columns_chunk_is_not_taken(model, tmp_path):
+def test_chunks_without_a_row(tmp_path):
+    column = column_of(tmp_path)
+    for first in (0, 4):
+        skipped = tuple(
+            Skipped(index, f"{index}.png", "empty") for index in range(first, first + 4)
+        )
+        column.append(Chunk(first, first + 4, 0, skipped), {"pooled": np.empty((0, 3), np.float32)})
+    column.close()
+    with closing(column_of(tmp_path)) as again:
+        assert again.chunks == column.chunks and again.arrays()["pooled"].shape == (0, 3)
+
+
+def test_a_pass_goes_on_when_its_store_is_removed(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 16)
+
+    def removed(done, total):
+        if done == 24:
+            shutil.rmtree(tmp_path / "store")
+
+    found = Runner(model).extract(
+        pictures(), EXTRACTORS, batch_size=8, store=tmp_path / "store", progress=removed
+    )
+    assert_same(found, Runner(model).extract(pictures(), EXTRACTORS, batch_size=8), tolerance=0)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_rows_are_held_once(tmp_path, stored):
+    """16 MB in chunks of 1 MB: on disk they are mapped, and stay when the files are removed."""
+    column = column_of(tmp_path) if stored else MemoryColumn(16 * 1024)
+    rows = np.arange(256 * 1024, dtype=np.float32).reshape(1024, 256)
+    tracemalloc.start()
+    for chunk in range(16):
+        column.append(Chunk(1024 * chunk, 1024 * chunk + 1024, 1024, ()), {"values": rows + chunk})
+    column.close()
+    if stored:
+        column = column_of(tmp_path)
+    values = column.arrays()["values"]
+    column.close()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < (2.5e6 if stored else 19e6)
+    shutil.rmtree(tmp_path)
+    np.testing.assert_array_equal(values, np.concatenate([rows + chunk for chunk in range(16)]))
+
+
+def test_a_column_that_lacks_an_image_that_others_have(model, tmp_path):
+    """It was read at another time, when the image could not be."""
+    runner = Runner(model)
+    whole = runner.extract(pictures(), (SFP,), batch_size=8)
+
+    class Once(Arrays):
+        def batches(self, *arguments):
+            for batch in super().batches(*arguments):
+                bad = batch.indices == 9
+                yield batch._replace(
+                    valid=batch.valid & ~bad, reasons={9: "busy"} if bad.any() else {}
+                )
+
+    images = pictures()
+    runner.extract(Once(images.images, images.labels, images.name), batch_size=8, store=tmp_path)
+    found = runner.extract(images, (SFP,), batch_size=8, store=tmp_path)
+    there = np.delete(np.arange(45), 9)
+    np.testing.assert_array_equal(found.indices, there)
+    np.testing.assert_allclose(found.logits, whole.logits[there], rtol=1e-5)
+    np.testing.assert_allclose(found.extras[SFP.key], whole.extras[SFP.key][there], rtol=1e-5)
+    assert [image.reason for image in found.skipped] == ["busy"]
+
+
+def test_what_does_not_fit_is_refused_before_the_pass(model, tmp_path, monkeypatch):
+    images = faulty()
+    monkeypatch.setattr(module, "free_disk", lambda folder: 10_000)
+    monkeypatch.setattr(module, "free_memory", lambda: 20_000)
+    runner = Runner(model)
+    with pytest.raises(
+        UsageError, match="store: got 45 images of pictures: 70 float32 values of ea"
+    ):
+        runner.extract(images, batch_size=8, store=tmp_path)
+    with pytest.raises(UsageError, match="images: got 45.*, 0.00 GB of memory, wanted.*: store"):
+        runner.extract(images, (SFP,), batch_size=8)
+    assert images.asked_from == []
+
+
+def test_another_columns_rows_are_not_taken(model, tmp_path):
     runner = Runner(model)
     extractors = (RankFeat(), SFP)
     whole = runner.extract(pictures(), extractors, batch_size=8, store=tmp_path)
-    rank, sfp = (next(tmp_path.rglob(f"{name}-*/*.safetensors")) for name in ("rankfeat", "sfp*"))
-    sfp.write_bytes(rank.read_bytes())
-    found = runner.extract(pictures(), extractors, batch_size=8, store=tmp_path)
-    assert_same(found, whole, tolerance=1e-6)
+    for name in ("values.bin", "chunks.jsonl"):
+        rank, sfp = (next(tmp_path.rglob(f"{one}-*/{name}")) for one in ("rankfeat", "sfp*"))
+        sfp.write_bytes(rank.read_bytes())
+        found = runner.extract(pictures(), extractors, batch_size=8, store=tmp_path)
+        assert_same(found, whole, tolerance=1e-6)
 
 
 @dataclass(frozen=True)
