@@ -31,13 +31,6 @@ def kept_compiled(folder: Path) -> Iterator[None]:
     from jax.experimental.compilation_cache import compilation_cache
 
     folder = folder / fingerprint(platform.machine(), _processor())
-    with contextlib.suppress(OSError):
-        make_folder(folder)
-    if jax.config.jax_compilation_cache_dir or not os.access(folder, os.W_OK):
-        yield
-        return
-    with contextlib.suppress(OSError):  # another process may remove the same
-        _remove_damaged(folder)
     chosen = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS,
@@ -45,6 +38,9 @@ def kept_compiled(folder: Path) -> Iterator[None]:
         "jax_persistent_cache_enable_xla_caches": "none",
     }
     before = {name: getattr(jax.config, name) for name in chosen}
+    if before["jax_compilation_cache_dir"] or not _prepared(folder):
+        yield
+        return
     try:
         _configure(chosen)
         compilation_cache.reset_cache()  # it may have found that there is none
@@ -54,6 +50,14 @@ def kept_compiled(folder: Path) -> Iterator[None]:
     finally:
         _configure(before)
         compilation_cache.reset_cache()
+
+
+def _prepared(folder: Path) -> bool:
+    """Whether the folder can be written to; what is wrong in it is removed."""
+    with contextlib.suppress(OSError):  # of a disk, or as another process removes the same
+        make_folder(folder)
+        _remove_damaged(folder)
+    return os.access(folder, os.W_OK)
 
 
 def _configure(values: dict[str, object]) -> None:

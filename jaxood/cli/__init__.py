@@ -5,6 +5,7 @@ errors name parameters; here they are given the spelling of the options.
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from typing import NoReturn

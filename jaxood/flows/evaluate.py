@@ -3,11 +3,9 @@
 One pass over each set of a suite; then every method is fitted and scored on small arrays.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -21,23 +19,22 @@ from jaxood.data.suites import suite as suite_of
 from jaxood.detectors.contract import Detector, check_labels
 from jaxood.detectors.grammar import parse_methods
 from jaxood.detectors.method import Method
-from jaxood.detectors.scoring import host_outputs, score_rows
-from jaxood.errors import UsageError, choose, require
+from jaxood.errors import choose, require
 from jaxood.files import write_whole
 from jaxood.flows.examples import examples
 from jaxood.flows.fitting import fit_sets, require_sets, splits
 from jaxood.flows.overlap import shared
+from jaxood.flows.scoring import SetFeatures, TestedSets, scored
 from jaxood.flows.sources import ModelSource, load_model, model_of_suite, names_of_folders
-from jaxood.metrics.ood import FPR_CONVENTIONS, measure
+from jaxood.metrics.ood import FPR_CONVENTIONS
 from jaxood.models.registry import LoadedModel
-from jaxood.outputs import ModelOutputs
 from jaxood.report import plots, tables
 from jaxood.report.evaluation_page import evaluation_page
 from jaxood.report.joined import Report
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.rows import FULL_SPECTRUM, Run, accuracy_row, rows_of
-from jaxood.report.tables import MethodResult, Scores, SetArrays, set_keys
-from jaxood.runner.features import Features, Skipped
+from jaxood.report.tables import MethodResult, SetArrays, set_keys
+from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress, Runner
 
 SHOWN = 5  # undecodable images of a set that are named when a result is printed
@@ -56,18 +53,6 @@ FILES = (
 
 MethodSource = str | Method | Detector
 SetProgress = Callable[[str], Progress]  # given a set's name, what is told of each batch
-
-
-class SetFeatures(NamedTuple):
-    """An image set, and what was extracted of it."""
-
-    images: ImageSet
-    features: Features
-
-    @property
-    def ids(self) -> list[str]:
-        """What each row is called."""
-        return [self.images.ids[index] for index in self.features.indices]
 
 
 @dataclass(frozen=True)
@@ -177,12 +162,7 @@ class EvaluationResult:
         folder, name = Path(folder), self.id_test.images.name
         keys = set_keys(self._members)
         arrays = [
-            SetArrays(
-                key,
-                found.ids,
-                found.features.predicted,
-                _labels(found),
-            )
+            SetArrays(key, found.ids, found.features.predicted, found.labels)
             for key, found in self.sets.items()
         ]
         about = manifest(
@@ -328,11 +308,11 @@ def evaluate(
     id_test = extracted(suite.id_test, suite.id_test.name)
     shifted = {name: extracted(images, name) for name, images in chosen_shifted.items()}
     ood = {name: extracted(images, name) for name, images in suite.ood.items()}
-    results, failures = _scored(
+    results, failures = scored(
         runner,
         chosen,
         (fitted_on, held_out),
-        Scored(id_test, ood, shifted),
+        TestedSets(id_test, ood, shifted),
         fpr_convention=fpr_convention,
         seed=seed,
     )
@@ -393,88 +373,6 @@ def _numbered(suite: Suite, model: LoadedModel) -> Suite:
         id_test=numbered_by(suite.id_test, names),
         shifted={name: numbered_by(images, names) for name, images in suite.shifted.items()},
     )
-
-
-class Scored(NamedTuple):
-    """The sets that are scored."""
-
-    id_test: SetFeatures
-    ood: Mapping[str, SetFeatures]
-    shifted: Mapping[str, SetFeatures]
-
-
-def _scored(
-    runner: Runner,
-    methods: Sequence[Method],
-    fitted_on: tuple[SetFeatures | None, SetFeatures | None],
-    sets: Scored,
-    fpr_convention: str,
-    seed: int,
-) -> tuple[tuple[MethodResult, ...], dict[str, str]]:
-    """Fits, scores and measures; a method that fails does not take the others with it.
-
-    Args:
-      fitted_on: training and validation images.
-    """
-    head = runner.model.head
-
-    def known(found: SetFeatures | None):
-        return None if found is None else (outputs_of(runner.model, found.features), _labels(found))
-
-    def with_ids(found: SetFeatures) -> tuple[ModelOutputs, list[str]]:
-        return outputs_of(runner.model, found.features), found.ids
-
-    train, labels = known(fitted_on[0]) or (None, None)
-    validation = known(fitted_on[1])
-    id_test = with_ids(sets.id_test)
-    ood = {name: with_ids(found) for name, found in sets.ood.items()}
-    shifted = {name: with_ids(found) for name, found in sets.shifted.items()}
-    results, failures = [], {}
-    for method in methods:
-        try:
-            state = method.fit_state(train, labels, head, validation)
-
-            def score(found, method=method, state=state):
-                outputs, ids = found
-                return score_rows(method, state, outputs, head, runner.mesh, ids)
-
-            scores = Scores(
-                score(id_test),
-                {name: score(found) for name, found in ood.items()},
-                {name: score(found) for name, found in shifted.items()},
-            )
-
-            def measured(known, scores=scores):
-                return {
-                    name: measure(known, foreign, fpr_convention, seed)
-                    for name, foreign in scores.ood.items()
-                }
-
-            metrics = measured(scores.id)
-            every_id = np.concatenate([scores.id, *scores.shifted.values()])
-            full_spectrum = measured(every_id) if shifted else {}
-        except UsageError as error:
-            if len(methods) == 1:
-                raise
-            failures[method.name] = str(error)
-            logging.getLogger("jaxood").warning("%s: %s", method.name, error)
-            continue
-        plain = None if method.plain is None else method.plain.name
-        results.append(MethodResult(method.name, plain, scores, metrics, full_spectrum))
-    if not results:
-        name, reason = next(iter(failures.items()))
-        raise UsageError("methods", f"{len(methods)}, none of which gave scores", "one", reason)
-    return tuple(results), failures
-
-
-def outputs_of(model: LoadedModel, features: Features):
-    """Extracted features at the depths that methods read, on the host."""
-    return host_outputs(model.head, features.pooled, features.logits, features.extras)
-
-
-def _labels(found: SetFeatures) -> Int[np.ndarray, " n"] | None:
-    labels = found.images.labels
-    return None if labels is None else labels[found.features.indices]
 
 
 def parsed(

@@ -17,13 +17,13 @@ from jaxood.flows.detector import ImageDetector
 from jaxood.flows.evaluate import (
     MethodSource,
     SetProgress,
-    outputs_of,
     parsed,
     require_seed,
     skipped_lines,
 )
 from jaxood.flows.fitting import bank_indices, check_fit_labels
 from jaxood.flows.overlap import shared
+from jaxood.flows.scoring import outputs_of
 from jaxood.flows.sources import ModelSource, load_model, names_of_folders
 from jaxood.metrics.ood import threshold_at
 from jaxood.runner.features import Features

@@ -82,10 +82,10 @@ def test_same_command_same_bytes(cache, digits_run, tmp_path):
 def test_other_methods_need_no_second_pass(cache, digits_run, capsys, methods, tmp_path):
     """More of them, or fewer, on the same extracted features."""
     shutil.copytree(digits_run / "features", tmp_path / "features", copy_function=shutil.copy2)
-    stored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("features/**/*.*")}
     sweep = ("--sweep", "knn.k=5,50") if "knn" in methods else ()
     assert evaluate(cache, tmp_path, "--method", *methods, *sweep) == 0
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == stored
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("features/**/*.*")} == stored
     if sweep:
         table = capsys.readouterr().out
         assert "knn[k=5]" in table and "knn[k=50]" in table

@@ -20,7 +20,7 @@ from jaxood.demo.digits import digits_weights
 from jaxood.detectors.saved import load_detector
 from jaxood.detectors.scoring import score_rows
 from jaxood.errors import UsageError
-from jaxood.flows.evaluate import outputs_of
+from jaxood.flows.scoring import outputs_of
 from jaxood.runner.runner import Runner
 
 

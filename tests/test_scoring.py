@@ -1,0 +1,144 @@
+"""Many methods on the same features: what is read again, put on the devices again, and lost."""
+
+import itertools
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+import pytest
+
+import jaxood
+from jaxood.data.images import Arrays
+from jaxood.data.suite import Suite
+from jaxood.detectors import scoring
+from jaxood.detectors.grammar import parse_methods
+from jaxood.detectors.scoring import host_outputs, score_by_all, score_rows
+from jaxood.errors import UsageError
+from jaxood.flows import scoring as flow
+from jaxood.heads import LinearHead
+from jaxood.metrics import resamples
+from jaxood.models.digits_cnn import digits_cnn, initialise
+from jaxood.models.registry import LoadedModel
+from jaxood.preprocessing import Preprocessing
+
+METHODS = ["msp", "energy", "knn", "nnguide", "vim", "react+energy", "ash-s+knn"]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(resamples, "RESAMPLES", 5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = digits_cnn(6)
+    initialise(network, jax.random.key(0))
+    return LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash")
+
+
+@dataclass(frozen=True, eq=False)
+class Watched(Arrays):
+    reads: list[str] = field(default_factory=list)
+
+    def batches(self, preprocessing, batch_size, start=0):
+        self.reads.append(self.name)
+        return super().batches(preprocessing, batch_size, start)
+
+
+def pictures(count, seed, name):
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return Watched(images, np.arange(count) % 6, name)
+
+
+@pytest.fixture(scope="module")
+def suite():
+    ood = {name: pictures(20, seed, name) for seed, name in enumerate(("near", "far"))}
+    return Suite("pictures", pictures(80, 7, "train"), pictures(30, 8, "test"), ood)
+
+
+# What each asks of the pass: the model's outputs, and those of extractors.
+COMMANDS = {
+    ("sfp", "msp"): {"outputs", "sfp"},
+    ("msp", "gen"): {"outputs"},
+    ("odin", "sfp"): {"outputs", "odin", "sfp"},
+}
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(COMMANDS)])
+def test_images_are_read_for_what_no_earlier_command_has_asked(model, suite, order, tmp_path):
+    sets = (suite.id_test, *suite.ood.values())
+    known: set[str] = set()
+    first = {}
+    for methods in (*order, *order[::-1]):
+        for images in sets:
+            images.reads.clear()
+        found = jaxood.evaluate(model, suite, list(methods), batch_size=16, store=tmp_path)
+        new = COMMANDS[methods] - known
+        assert [images.reads for images in sets] == [[images.name] * bool(new) for images in sets]
+        known |= new
+        for result in found.results:
+            values = first.setdefault((methods, result.method), result.scores)
+            np.testing.assert_array_equal(values.id, result.scores.id)
+
+
+def toy(count, seed):
+    generator = np.random.default_rng(seed)
+    head = LinearHead(*map(jax.numpy.asarray, draw_head()))
+    return host_outputs(head, generator.gamma(0.5, size=(count, 24)).astype(np.float32)), head
+
+
+def draw_head():
+    generator = np.random.default_rng(9)
+    return generator.standard_normal((24, 6), np.float32), np.zeros(6, np.float32)
+
+
+def test_a_block_goes_to_the_devices_once_for_all_methods(monkeypatch):
+    train, head = toy(200, 0)
+    test, _ = toy(2500, 1)
+    methods = parse_methods(METHODS, {}, {})
+    states = {method: method.fit_state(train, None, head) for method in methods}
+    alone = {method: score_rows(method, states[method], test, head) for method in methods}
+    put = []
+    shard = scoring.shard
+    monkeypatch.setattr(scoring, "shard", lambda *given: put.append(given) or shard(*given))
+    together = score_by_all(states, test, head)
+    assert len(put) == 3  # blocks of 1,024
+    for method, scores in together.items():
+        np.testing.assert_array_equal(scores, alone[method])
+        assert scores.shape == (2500,)
+
+
+@dataclass(frozen=True)
+class Odd(jaxood.Detector):
+    """Refuses to score, or scores what is not finite."""
+
+    reads = ("logits",)
+    refuses: bool = False
+
+    def score(self, state, outputs, head):
+        if self.refuses:
+            raise UsageError("odd", "this", "that")
+        return outputs.logits[:, 0] / 0
+
+
+@pytest.mark.parametrize("room", [0, 1 << 29])
+def test_methods_that_fail_leave_the_others(model, suite, room, monkeypatch):
+    """Whether fitted states are on the devices one by one or all together."""
+    expected = jaxood.evaluate(model, suite, METHODS)
+    monkeypatch.setattr(flow, "STATES", room)
+    methods = [Odd(), METHODS[0], "knn[k=5000]", *METHODS[1:], Odd(refuses=True)]
+    found = jaxood.evaluate(model, suite, methods)
+    reasons = list(found.failures.values())
+    assert "30 of 30 scores that are not finite" in reasons[0]
+    assert "knn.k: got 5000" in reasons[1]
+    assert reasons[2] == "odd: got this, wanted that"
+    for one, other in zip(found.results, expected.results, strict=True):
+        assert one.method == other.method
+        assert one.metrics == other.metrics
+        np.testing.assert_array_equal(one.scores.id, other.scores.id)
+
+
+def test_what_was_resampled_is_not_kept(model, suite):
+    jaxood.evaluate(model, suite, ["msp"])
+    assert resamples._kept.cache_info().currsize == 0
