@@ -43,11 +43,16 @@ def gradient_parts(
     """Gradient times value at the input, and at each bias of a layer with positions.
 
     Raises:
-      UsageError: for a model that has no such layer, as a transformer of tokens.
+      UsageError: for a model that has no such layer, or attention: it multiplies what depends on
+        the image with itself, so that the parts do not add up to the logit.
     """
     biases = []
 
     def find(equation: JaxprEqn, inputs: Sequence[Traced]) -> None:
+        if equation.primitive.name == "dot_general" and all(item.varies for item in inputs):
+            raise UsageError(
+                "method", "fullgrad for a model with attention", "a convolutional network"
+            )
         bias = _bias_of(equation, inputs)
         if bias is not None:
             shape = jnp.broadcast_shapes(*(item.value.shape for item in inputs))

@@ -13,11 +13,17 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxood.attribution.gradients import target_logits
+from jaxood.attribution.pixel_gradients import (
+    Images,
+    PixelGradient,
+    Target,
+    class_scores,
+    input_gradient,
+)
 from jaxood.attribution.rewrite import Traced, rewritten
-from jaxood.context import Attribution, Context
+from jaxood.context import Model
 from jaxood.errors import UsageError
 
 
@@ -32,7 +38,7 @@ guided_relu.defvjp(
 )
 
 
-def guided_gradient(context: Context) -> Float[Array, "n h w 3"]:
+def guided_gradient(model: Model, images: Images, target: Target) -> Images:
     """The guided gradient of each target's logit with respect to its image.
 
     Raises:
@@ -48,23 +54,25 @@ def guided_gradient(context: Context) -> Float[Array, "n h w 3"]:
         rectifiers.append(equation)
         return guided_relu(inputs[zeros.index(False)].value)
 
-    def score(images: Array) -> Float[Array, ""]:
-        return target_logits(context.model(images).logits, context.target).sum()
-
-    gradient = jax.grad(rewritten(score, guide))(context.images)
+    gradient = input_gradient(rewritten(class_scores(model, target), guide), images)
     if not rectifiers:
         raise UsageError(
             "method", "guided-backprop for a model without rectifiers", "one with ReLU or ReLU6"
         )
-    return gradient.astype(jnp.float32)
+    return gradient
 
 
 @dataclass(frozen=True)
-class GuidedBackprop(Attribution):
+class GuidedBackprop(PixelGradient):
     """The largest absolute guided gradient over the colours of each pixel."""
 
     name: ClassVar[str] = "guided-backprop"
     paper: ClassVar[str] = "Springenberg et al., ICLR workshop 2015"
 
-    def __call__(self, context: Context) -> Float[Array, "n h w"]:
-        return jnp.abs(guided_gradient(context)).max(axis=-1)
+    def by_colour(
+        self, model: Model, images: Images, target: Target, key: PRNGKeyArray
+    ) -> Float[Array, "n h w 3"]:
+        return guided_gradient(model, images, target)
+
+    def join(self, values: Float[Array, "n h w 3"]) -> Float[Array, "n h w"]:
+        return jnp.abs(values).max(axis=-1)

@@ -95,8 +95,12 @@ def heatmap(
 
 
 def pixel_heatmap(maps: Float[Array, "n H W"]) -> Float[Array, "n H W"]:
-    """Heat maps of one value a pixel, 0 to 1; the largest 1 % would leave all others dark: cut."""
-    return unit_scale(jnp.minimum(maps, jnp.quantile(maps, 0.99, axis=(1, 2), keepdims=True)))
+    """Heat maps of one value a pixel, 0 to 1; the outer 1 % at either end are cut off.
+
+    They would leave all others in the dark, or in the same half-light.
+    """
+    low, high = jnp.quantile(maps, jnp.array([0.01, 0.99]), axis=(1, 2))
+    return unit_scale(jnp.clip(maps, low[:, None, None], high[:, None, None]))
 
 
 def heats(

@@ -10,6 +10,14 @@ so position i multiplies the odds of class k against the target t by `exp(D_ik)`
 The target's term of G is exactly zero, so nothing cancels when `v(S)` is close to one. The
 energy changes by `+-E_it + log1p(G_i)`, t being any class. Where one position makes the
 odds many times smaller, `1 + G` loses digits: its error is about 1e-7, absolute.
+
+Pairs take one product more. With `f_i = expm1(+-D_i)`, so that `G_i = sum_k q_k f_ik`:
+
+    H_ij = sum_k q_k f_ik f_jk            G_ij = G_i + G_j + H_ij   for both positions changed
+    v(S +- i +- j) - v(S +- i) - v(S +- j) + v(S)
+        = v(S) * (G_i G_j (2 + G_ij) - H_ij) / ((1 + G_i) (1 + G_j) (1 + G_ij))
+
+and for the energy `log1p((H_ij - G_i G_j) / ((1 + G_i) (1 + G_j)))`.
 """
 
 from typing import Literal, NamedTuple
@@ -97,3 +105,36 @@ def differences(
     if energy:
         return of_target[:, None] - sign * jnp.log1p(growth)
     return sign * growth / (1.0 + growth) / total
+
+
+def pair_differences(
+    evidence: LinearEvidence,
+    target: Int[Array, " n"],
+    coalition: Float[Array, " p"],
+    energy: bool = False,
+) -> Float[Array, "n p p"]:
+    """What i and j change together beyond what they change alone, of one coalition.
+
+    `v(S with both) - v(S with i) - v(S with j) + v(S with neither)`, S less i and j; the diagonal
+    means nothing.
+    """
+    change, empty, _ = evidence
+    logits = jnp.einsum("p,npk->nk", coalition, change, precision="highest") + empty
+    top = logits.max(axis=-1, keepdims=True) if energy else 0.0
+    weights = jnp.exp(jnp.minimum(logits - top, LARGEST_ODDS))
+    total = weights.sum(axis=-1, keepdims=True)
+    shares = weights / total
+
+    sign = 1.0 - 2.0 * coalition
+    step = jnp.clip(change, -LARGEST_CHANGE, LARGEST_CHANGE) * sign[None, :, None]
+    factor = jnp.expm1(step)
+    weighted = factor * shares[:, None]
+    both = matrices(weighted, factor.swapaxes(1, 2), "float32")
+    growth = weighted.sum(axis=-1)
+    product = growth[:, :, None] * growth[:, None]
+    alone = (1.0 + growth)[:, :, None] * (1.0 + growth)[:, None]
+    if energy:
+        return sign[None, :, None] * sign[None, None] * jnp.log1p((both - product) / alone)
+    together = growth[:, :, None] + growth[:, None] + both
+    found = (product * (2.0 + together) - both) / (alone * (1.0 + together))
+    return sign[None, :, None] * sign[None, None] * found / total[:, :, None]

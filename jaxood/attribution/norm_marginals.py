@@ -9,6 +9,7 @@ the logits are one scaled row:
 Logits of every `S +- i` take `[m, p, k]`, in blocks of coalitions, never `[m, p, c]`.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -83,12 +84,7 @@ def _one_image(
     correlation = jnp.matmul(included, gram, precision="highest")
     variance = jnp.sum(included * correlation, axis=-1)
 
-    def log_value(sums, variance):
-        """The energy; or the log-odds of the other classes against the target."""
-        scale = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
-        logits = sums * scale[:, None] + empty[None]
-        others = None if energy else (jnp.arange(empty.size) != target)[None]
-        return jax.nn.logsumexp(logits, axis=-1, where=others)
+    log_value = partial(_log_value, empty, epsilon, target, energy)
 
     def toggled(coalition):
         row, sums, correlation, variance = coalition
@@ -103,6 +99,21 @@ def _one_image(
     return sign * (here - there if energy else sigmoid_difference(here, there))
 
 
+def _log_value(
+    empty: Float[Array, " k"],
+    epsilon: Float[Array, ""],
+    target: Int[Array, ""],
+    energy: bool,
+    sums: Float[Array, "*m k"],
+    variance: Float[Array, "*m"],
+) -> Float[Array, "*m"]:
+    """The energy; or the log-odds of the other classes against the target."""
+    scale = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
+    logits = sums * scale[..., None] + jnp.expand_dims(empty, tuple(range(sums.ndim - 1)))
+    others = jnp.expand_dims(jnp.arange(empty.size) != target, tuple(range(sums.ndim - 1)))
+    return jax.nn.logsumexp(logits, axis=-1, where=None if energy else others)
+
+
 def sigmoid_difference(
     first: Float[Array, "*#n"], second: Float[Array, "*#n"]
 ) -> Float[Array, "*n"]:
@@ -110,3 +121,55 @@ def sigmoid_difference(
     high, low = jnp.maximum(first, second), jnp.minimum(first, second)
     size = -jnp.expm1(low - high) * jax.nn.sigmoid(high) * jax.nn.sigmoid(-low)
     return jnp.sign(second - first) * size
+
+
+def pair_differences(
+    evidence: NormEvidence,
+    target: Int[Array, " n"],
+    coalition: Float[Array, " p"],
+    energy: bool = False,
+) -> Float[Array, "n p p"]:
+    """What i and j change together beyond what they change alone, of one coalition.
+
+    `v(S with both) - v(S with i) - v(S with j) + v(S with neither)`, S less i and j; the diagonal
+    means nothing. No exponential is shared between pairs: p^2 k / 2 of them an image.
+    """
+
+    def one_image(inputs):
+        return _pairs_of_image(*inputs, coalition, energy)
+
+    return jax.lax.map(one_image, (evidence, target))
+
+
+def _pairs_of_image(
+    image: NormEvidence,
+    target: Int[Array, ""],
+    coalition: Float[Array, " p"],
+    energy: bool,
+) -> Float[Array, "p p"]:
+    change, gram, empty, epsilon = image
+    log_value = partial(_log_value, empty, epsilon, target, energy)
+    step = 1.0 - 2.0 * coalition
+    sums = jnp.matmul(coalition, change, precision="highest")
+    correlation = jnp.matmul(coalition, gram, precision="highest")
+    variance = jnp.sum(coalition * correlation)
+    added = step[:, None] * change  # of each position that changes sides
+    grown = 2.0 * step * correlation + jnp.diagonal(gram)
+    alone = log_value(sums[None] + added, variance + grown)
+
+    first, second = jnp.triu_indices(len(coalition), 1)
+
+    def both_changed(pair):
+        i, j = pair
+        shared = 2.0 * step[i] * step[j] * gram[i, j]
+        return log_value(sums + added[i] + added[j], variance + grown[i] + grown[j] + shared)
+
+    block = max(1, BLOCK_ELEMENTS // empty.size)
+    both = jax.lax.map(both_changed, (first, second), batch_size=block)
+    none = log_value(sums, variance)
+    if energy:
+        found = both - alone[first] - alone[second] + none
+    else:
+        found = sigmoid_difference(both, alone[first]) - sigmoid_difference(alone[second], none)
+    pairs = jnp.zeros_like(gram).at[first, second].set(step[first] * step[second] * found)
+    return pairs + pairs.T

@@ -7,6 +7,7 @@ from jaxood.attribution.baselines import RandomCAM, Sobel
 from jaxood.attribution.coalitions import Banzhaf, Shapley
 from jaxood.attribution.eigen_cam import EigenCAM
 from jaxood.attribution.factorisation import FeatureFactorisation
+from jaxood.attribution.finer_cam import FinerCAM
 from jaxood.attribution.full_grad import FullGrad
 from jaxood.attribution.grad_cam_plus_plus import GradCAMPlusPlus, SmoothGradCAMPlusPlus
 from jaxood.attribution.gradient_cam import (
@@ -18,7 +19,13 @@ from jaxood.attribution.gradient_cam import (
     XGradCAM,
 )
 from jaxood.attribution.guided import GuidedBackprop
-from jaxood.attribution.score_cam import ScoreCAM
+from jaxood.attribution.integrated_gradients import IntegratedGradients
+from jaxood.attribution.interactions import Interaction
+from jaxood.attribution.leave_one_out import LeaveOneOut
+from jaxood.attribution.occlusion import Occlusion
+from jaxood.attribution.pixel_gradients import InputXGradient, Saliency
+from jaxood.attribution.score_cam import IntegratedScoreCAM, ScoreCAM, SmoothedScoreCAM
+from jaxood.attribution.smoothgrad import SmoothGrad
 from jaxood.attribution.surrogate import SurrogateValue
 from jaxood.context import Attribution
 from jaxood.errors import UsageError
@@ -30,6 +37,8 @@ ATTRIBUTIONS: dict[str, type[Attribution]] = {
         Banzhaf,
         Shapley,
         SurrogateValue,
+        LeaveOneOut,
+        Interaction,
         GradCAM,
         XGradCAM,
         LayerCAM,
@@ -38,9 +47,17 @@ ATTRIBUTIONS: dict[str, type[Attribution]] = {
         EigenGradCAM,
         GradCAMPlusPlus,
         SmoothGradCAMPlusPlus,
+        FinerCAM,
         ScoreCAM,
+        SmoothedScoreCAM,
+        IntegratedScoreCAM,
         AblationCAM,
         EigenCAM,
+        Occlusion,
+        Saliency,
+        InputXGradient,
+        IntegratedGradients,
+        SmoothGrad,
         FullGrad,
         GuidedBackprop,
         FeatureFactorisation,

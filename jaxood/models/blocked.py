@@ -6,7 +6,6 @@ two cores, and 0.99 for ResNet-50. An accelerator has the bandwidth, and wants t
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -14,20 +13,13 @@ from typing import TypeVar
 import jax
 from jaxtyping import Array, Float
 
+from jaxood.compiling import images_a_step
 from jaxood.context import Model
 from jaxood.models.backbone import Backbone
 from jaxood.outputs import ModelOutputs
 
-PIXELS_A_CORE = 2 * 224 * 224
-
 Tree = TypeVar("Tree")
 Layers = dict[str, Float[Array, "n ..."]]
-
-
-def images_a_step(height: int, width: int) -> int:
-    """A power of two: larger for smaller images, and for more cores."""
-    count = max(1, (os.cpu_count() or 1) * PIXELS_A_CORE // (height * width))
-    return 2 ** (count.bit_length() - 1)
 
 
 def forward(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from enumerated import all_coalitions, evenly_spread_coalitions, make_problem, value_in_float64
 from references import imagenet_photographs, import_torchvision, mobilenet_checkpoint
 
 from jaxood.attribution.coalitions import (
@@ -16,35 +17,9 @@ from jaxood.attribution.coalitions import (
 )
 from jaxood.attribution.designs import draw_coalitions
 from jaxood.errors import UsageError
-from jaxood.heads import LinearHead, NormLinearHead
+from jaxood.heads import LinearHead
 from jaxood.parallel import data_mesh, shard
 from jaxood.ranking import kept_positions
-
-
-def make_problem(seed, size, channels=24, classes=10, norm=False, images=2, scale=3.0):
-    rng = np.random.default_rng(seed)
-    features = np.maximum(rng.normal(size=(images, size, size, channels)), 0).astype(np.float32)
-    kernel = (scale * rng.normal(size=(channels, classes))).astype(np.float32)
-    bias = rng.normal(size=classes).astype(np.float32)
-    if not norm:
-        return features, LinearHead(jnp.asarray(kernel), jnp.asarray(bias))
-    gain, shift = rng.normal(1, 0.3, (2, channels)).astype(np.float32)
-    return features, NormLinearHead(
-        jnp.asarray(gain), jnp.asarray(shift), jnp.asarray(kernel / 3), jnp.asarray(bias)
-    )
-
-
-def value_in_float64(features, head, mask, target):
-    """v(S) of one image by the definition: zero the absent, mean over all p, head, softmax."""
-    flat = np.asarray(features, np.float64).reshape(-1, features.shape[-1])
-    pooled = (flat * np.asarray(mask, np.float64)[:, None]).sum(0) / len(flat)
-    if isinstance(head, NormLinearHead):
-        pooled = (pooled - pooled.mean()) / np.sqrt(pooled.var() + head.epsilon)
-        pooled = pooled * np.asarray(head.scale, np.float64) + np.asarray(head.shift, np.float64)
-    logits = pooled @ np.asarray(head.kernel, np.float64) + np.asarray(head.bias, np.float64)
-    top = logits.max()
-    energy = top + np.log(np.exp(logits - top).sum())
-    return energy if target == "energy" else np.exp(logits[target] - energy)
 
 
 def enumerate_values(features, head, target, value):
@@ -64,11 +39,6 @@ def enumerate_values(features, head, target, value):
                 with_i = mask[:i] + (1,) + mask[i + 1 :]
                 result[i] += weight * (table[with_i] - table[mask])
     return result, table[(1,) * p] - table[(0,) * p]
-
-
-def all_coalitions(p):
-    rows = np.array(list(itertools.product((False, True), repeat=p)))[: 2 ** (p - 1)]
-    return jnp.asarray(np.concatenate([rows, ~rows]))
 
 
 @pytest.mark.parametrize("target", ["class", "energy"])
@@ -94,13 +64,7 @@ def test_banzhaf_over_all_coalitions_is_full_enumeration(norm, target):
 @pytest.mark.parametrize("norm", [False, True])
 def test_shapley_over_evenly_spread_sizes_is_full_enumeration(norm):
     features, head = make_problem(1, 3, norm=norm)
-    rows = np.array(list(itertools.product((False, True), repeat=9)))
-    sizes = rows.sum(axis=1)
-    rows = np.concatenate(
-        [np.repeat(rows[sizes == s], 252 // math.comb(9, s), 0) for s in range(10)]
-    )
-    assert len(rows) == 2520  # 252 = least common multiple of the binomials
-    result = coalition_values(jnp.asarray(features), head, jnp.asarray(rows)[None])
+    result = coalition_values(jnp.asarray(features), head, evenly_spread_coalitions()[None])
     for image in range(2):
         target = int(jnp.argmax(head(jnp.asarray(features[image]).mean((0, 1)))))
         expected, whole = enumerate_values(features[image], head, target, "shapley")

@@ -8,6 +8,7 @@ import torch_networks
 from flax import nnx
 
 import jaxood
+from jaxood import compiling
 from jaxood.models import blocked
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.layers import Conv
@@ -108,9 +109,9 @@ def test_on_a_mesh_each_device_works_on_its_images_alone(model, monkeypatch):
 
 
 def test_larger_images_and_fewer_cores_make_smaller_steps(monkeypatch):
-    monkeypatch.setattr(blocked.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(compiling.os, "cpu_count", lambda: 2)
     sides = {8: 2048, 32: 128, 224: 4, 384: 1, 1024: 1}
-    assert {side: blocked.images_a_step(side, side) for side in sides} == sides
+    assert {side: compiling.images_a_step(side, side) for side in sides} == sides
 
 
 class BatchMean(nnx.Module):
