@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(parser, "--coalitions", "N", f"{text} ranking is stable", type=coalitions)
     text = "what banzhaf and shapley attribute: the class's probability (default) or energy"
     add(parser, "--explain", "VALUE", text, choices=("probability", "energy"))
-    text = "noisy copies of an image for smoothgrad-cam++ (default: 4)"
+    text = "noisy copies for smoothgrad-cam++ (default: 4), smoothgrad (50), ss-cam, is-cam (10)"
     add(parser, "--samples", "N", text, type=positive)
     text = "class to explain, by index, name or WordNet id (default: each image's top class)"
     add(parser, "--target", "CLASS", text)

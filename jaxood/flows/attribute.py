@@ -241,7 +241,7 @@ def attribute(
       coalitions: random subsets of positions for banzhaf and shapley; "auto": until the ranking
         is stable; None: 240.
       explain: what banzhaf and shapley attribute; None: the class's probability.
-      samples: noisy copies of an image for smoothgrad-cam++; None: 4.
+      samples: copies of an image for smoothgrad-cam++, smoothgrad, ss-cam, is-cam; None: theirs.
       scale: contrast of pictures: "paper", 2^(z/2) as SOFA's, or "unit", the values as they are.
       top: classes told of each image.
       seed: of the draws, the same for every image.

@@ -47,9 +47,10 @@ def test_heatmap_keeps_the_peak_where_it_is():
         assert abs(row - 5 * 223 / 6) <= 1 and abs(column - 223 / 6) <= 1
 
 
-def test_pixel_heatmap_cuts_the_largest_hundredth():
+def test_pixel_heatmap_cuts_the_outer_hundredths():
     maps = np.random.default_rng(2).permutation(1000).reshape(1, 20, 50).astype(np.float32)
-    maps[maps == 999] = 1e6
+    maps[maps == 999], maps[maps == 0] = 1e6, -1e6
     heat = np.asarray(pixel_heatmap(jnp.asarray(maps)))
-    assert (heat == 1).sum() == 10
-    np.testing.assert_allclose(heat, np.minimum(maps / 989.01, 1), atol=1e-5)
+    assert (heat == 1).sum() == (heat == 0).sum() == 10
+    expected = (np.clip(maps, 9.99, 989.01) - 9.99) / 979.02
+    np.testing.assert_allclose(heat, expected, atol=1e-5)
