@@ -80,8 +80,8 @@ class StoredColumn:
             "arrays": self._rows,
             "sha256": {name: hashlib.sha256(rows).hexdigest() for name, rows in content.items()},
         }
-        text = json.dumps(about).encode()
-        line = hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n"
+        text = json.dumps(about).encode() + b"\n"
+        line = hashlib.sha256(text).hexdigest().encode() + b" " + text
         _write(self._journal, memoryview(line))
         self.chunks.append(chunk)
         self._lines.append(line)
@@ -115,7 +115,7 @@ class StoredColumn:
 
     def _parsed(self, line: bytes) -> Chunk | None:
         """The chunk of a line, if it comes next in this column and its rows are what they were."""
-        digest, _, text = line.rstrip(b"\n").partition(b" ")
+        digest, _, text = line.partition(b" ")
         if digest != hashlib.sha256(text).hexdigest().encode():
             return None
         about = json.loads(text)
@@ -125,6 +125,9 @@ class StoredColumn:
         chunk = Chunk(about["first"], about["end"], about["rows"], skipped)
         rows = about["arrays"].items()
         self._rows = {name: Row(kind, tuple(shape)) for name, (kind, shape) in rows}
+        fits = 0 <= chunk.rows <= chunk.end - chunk.first
+        if not fits or not all(map(str.isidentifier, self._rows)):
+            return None
         arrays = self._mapped(row_count(self), chunk.rows)
         found = {name: hashlib.sha256(_bytes(rows)).hexdigest() for name, rows in arrays.items()}
         return chunk if found == about["sha256"] else None
