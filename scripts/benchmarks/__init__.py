@@ -34,13 +34,15 @@ def seconds(call: Callable[[], object], repeats: int = 5, warmup: int = 1) -> fl
     return sorted(times)[len(times) // 2]
 
 
-def seconds_in_turn(calls: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
+def seconds_in_turn(
+    calls: dict[str, Callable[[], object]], repeats: int = 5, warmup: int = 1
+) -> dict[str, float]:
     """Median wall time of each of `calls`, run A B A B... so that drift hits all alike.
 
     A pause goes before each: torch's threads wait for more work for 0.2 s, on a core that the
     next call needs.
     """
-    for call in calls.values():
+    for call in list(calls.values()) * warmup:
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):

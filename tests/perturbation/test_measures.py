@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from jax.random import key
 from redness import SIDE, Redness, picture, redness
 from scipy import stats
 
 from jaxood.errors import UsageError
 from jaxood.perturbation.measure import Laboratory, row_findings
 from jaxood.perturbation.measures import MEASURES, measure, measures_of
+from jaxood.perturbation.pictures import pictures
 from jaxood.perturbation.regions import regions_of
 from jaxood.perturbation.rows import Rows, Scene, probabilities
 from jaxood.perturbation.subject import Subject, require_map
@@ -90,6 +92,13 @@ def test_curves_of_pixels(laboratory, name, baseline):
     np.testing.assert_allclose(ours.curves[""], curve, rtol=1e-5)
     by_hand = np.mean((curve[1:] + curve[:-1]) / 2)  # of equal steps
     assert ours.values[""] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_pictures():
+    """`Redness` cannot tell greys apart."""
+    made = pictures(("image", "black", "zero"), redness().preprocessing, picture(), key(0))
+    wanted = [normalised(picture()), np.full((SIDE, SIDE, 3), -2.0), np.zeros((SIDE, SIDE, 3))]
+    np.testing.assert_allclose(made, wanted, atol=1e-5)
 
 
 def test_regions():
