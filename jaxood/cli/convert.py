@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from jaxood.cli.options import add
-from jaxood.cli.values import number, output_file, positive, tell_replaced
+from jaxood.cli.values import number, output_file, positive, telling_replaced
 from jaxood.errors import UsageError
 
 
@@ -45,16 +45,16 @@ def run(args: argparse.Namespace) -> None:
     for argument in ("checkpoint", "output"):
         if getattr(args, argument) is None:
             raise UsageError(argument, "nothing", "a file name")
-    tell_replaced(args.output)
     given = {name: getattr(args, name) for name in ("resize", "crop", "interpolation")}
     given |= {name: tuple(getattr(args, name) or ()) for name in ("mean", "std")}
-    report = convert(
-        args.checkpoint,
-        args.output,
-        arch=args.arch,
-        tag=args.tag,
-        preprocessing={name: value for name, value in given.items() if value},
-        classes=class_names_of(args.classes),
-        verify=args.verify,
-    )
+    with telling_replaced(args.output):
+        report = convert(
+            args.checkpoint,
+            args.output,
+            arch=args.arch,
+            tag=args.tag,
+            preprocessing={name: value for name, value in given.items() if value},
+            classes=class_names_of(args.classes),
+            verify=args.verify,
+        )
     print(report)

@@ -24,7 +24,7 @@ from jaxood.cli.options import (
     add_model_arguments,
     model_from,
 )
-from jaxood.cli.values import fraction, output_file, progress_bar, tell_replaced
+from jaxood.cli.values import fraction, output_file, progress_bar, telling_replaced
 from jaxood.errors import UsageError
 
 
@@ -67,12 +67,13 @@ def run(args: argparse.Namespace) -> None:
         cache_images=args.cache_images,
         progress=None if args.quiet else progress_bar,
     )
-    tell_replaced(args.output, args.export)
-    detector.save(args.output)
+    with telling_replaced(args.output, args.export):
+        detector.save(args.output)
+        if args.export:
+            detector.export(args.export, args.batch_size)
     print(detector)
     print(f"written to {args.output}")
     if args.export:
-        detector.export(args.export, args.batch_size)
         print(f"written to {args.export}: takes {args.batch_size} images at once")
 
 

@@ -1,13 +1,14 @@
 """What options may be, for argparse; and the bar that tells how far a run is."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,13 @@ def as_json(rows: Iterable[Any]) -> str:
     return json.dumps(plain, indent=2, ensure_ascii=False)
 
 
-def tell_replaced(*files: Path | None) -> None:
-    """Says what is about to be written over."""
-    for file in files:
-        if file is not None and file.exists():
-            print(f"replaced: {printable(file)}", file=sys.stderr)
+@contextlib.contextmanager
+def telling_replaced(*files: Path | None) -> Iterator[None]:
+    """Says which files were written over, when they were."""
+    there = [file for file in files if file is not None and file.exists()]
+    yield
+    for file in there:
+        print(f"replaced: {printable(file)}", file=sys.stderr)
 
 
 def progress_bar(name: str, unit: str = " images") -> Callable[[int, int], None]:
