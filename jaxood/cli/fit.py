@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
         if args.export:
             detector.export(args.export, args.batch_size)
     print(detector)
+    if args.quiet:
+        return
     print(f"written to {args.output}")
     if args.export:
         print(f"written to {args.export}: takes {args.batch_size} images at once")
