@@ -26,6 +26,7 @@ class LeaveOneOut(Attribution):
     """
 
     name: ClassVar[str] = "leave-one-out"
+    paper: ClassVar[str] = "Robnik-Sikonja, Kononenko, TKDE 2008"
 
     explain: Literal["probability", "energy"] = "probability"
 

@@ -57,7 +57,7 @@ def arguments_of(options: Mapping[str, Any], parser: argparse.ArgumentParser) ->
             arguments += flag if value else []
             continue
         values = value if isinstance(value, list) else [value]
-        several = isinstance(action, argparse._AppendAction) or action.nargs in ("+", "*")
+        several = isinstance(action, argparse._AppendAction) or action.nargs not in (None, "?")
         fits = all(isinstance(one, str | int | float) for one in values)
         wanted = "texts or numbers" if several else "one text or number"
         _require(fits and (several or len(values) == 1), name, value, wanted)

@@ -42,7 +42,8 @@ def examples(
         picture = pictures.get(int(features.indices[row]))
         if picture is None:  # it is gone since
             continue
-        label = model.class_names[features.predicted[row]]
+        number = int(features.predicted[row])
+        label = model.class_names[number] if model.class_names else f"class {number}"
         caption = f"{scores[row]:.3f} · {label} · {images.ids[features.indices[row]]}"
         drawn = [overlay(picture, heat[position], shades) for heat in warm.values()]
         found.append((position, Example(caption, (picture, *drawn))))

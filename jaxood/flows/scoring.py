@@ -50,7 +50,7 @@ class TestedSets(NamedTuple):
     shifted: Mapping[str, SetFeatures]
 
 
-Fitted = tuple[ModelOutputs, Int[np.ndarray, " n"] | None]  # outputs that methods are fitted on
+Fitted = tuple[ModelOutputs, np.ndarray | None]  # outputs that methods are fitted on
 Failures = dict[Method, UsageError]
 
 

@@ -233,6 +233,7 @@ def test_eigen_cams_equal_singular_vectors(layer, model, torch_model, images):
             assert np.corrcoef(one.ravel(), channels.ravel())[0, 1] > 0
 
 
+@pytest.mark.long
 def test_full_grad_is_complete(model, images):
     """Gradients times inputs and biases add up to the logit, in a network of ReLUs."""
     from jaxood.attribution.full_grad import gradient_parts

@@ -201,6 +201,7 @@ def test_bfloat16_factors_stay_close(norm):
     assert 0 < error < 0.02 * jnp.abs(exact).max()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", [False, True])
 def test_an_image_does_not_depend_on_its_batch(norm):
     features, head = make_problem(6, 5, images=9, norm=norm)
@@ -242,6 +243,7 @@ def test_the_error_of_one_design_is_not_understated():
     assert spread.mean() < stated.mean() < 10 * spread.mean()
 
 
+@pytest.mark.long
 def test_the_stopping_rule_stops_each_image_when_it_holds():
     features, head = make_problem(8, 7, images=3, scale=6.0)
     drawn = draw_coalitions(jax.random.key(0), 1800, 49)

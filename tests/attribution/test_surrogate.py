@@ -137,6 +137,7 @@ def test_presets_are_those_of_the_paper():
         assert preset.halve_after == (30, 50)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", [False, True])
 def test_a_trained_surrogate_has_the_values_of_the_head(norm):
     features, head = make_problem(norm)

@@ -150,6 +150,7 @@ def _named(method, files):
     return name
 
 
+@pytest.mark.long
 def test_parameters_take_effect(folder):
     def run(name, methods, *options):
         layer = ("--layer", "stem") if "smoothgrad-cam++" in methods else ()

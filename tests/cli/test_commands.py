@@ -46,8 +46,9 @@ def test_options_come_back_as_they_were_typed(command):
             values, typed = True, [*typed, name]
         else:
             value = list(action.choices)[0] if action.choices else "1"
-            several = action.nargs in ("+", "*") or type(action).__name__ == "_AppendAction"
-            values = [value, value] if several else value
+            several = action.nargs not in (None, "?") or type(action).__name__ == "_AppendAction"
+            count = action.nargs if isinstance(action.nargs, int) else 2
+            values = [value] * count if several else value
             shown = values if several else [values]
             if type(action).__name__ == "_AppendAction":
                 typed += [f"{name}={one}" for one in shown]

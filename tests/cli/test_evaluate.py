@@ -78,6 +78,7 @@ def test_same_command_same_bytes(cache, digits_run, tmp_path):
     assert first == second
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("methods", [METHODS, ("knn", "msp"), ("energy",)])
 def test_other_methods_need_no_second_pass(cache, digits_run, capsys, methods, tmp_path):
     """More of them, or fewer, on the same extracted features."""

@@ -116,7 +116,7 @@ def test_one_image_of_any_size(model, detector_file):
 
 @pytest.mark.parametrize("image", ["cat.jpg", np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
 def test_what_is_no_image_is_one_line(model, detector_file, image):
-    with pytest.raises(UsageError, match="^image: got .*, wanted PIL images or uint8 arrays"):
+    with pytest.raises(UsageError, match="^image: got .*, wanted PIL images, uint8 arrays"):
         jaxood.load_detector(detector_file, model).detect_image(image)
 
 

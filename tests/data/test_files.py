@@ -258,6 +258,7 @@ def test_decoding_ends_when_the_batches_are_closed(tmp_path, monkeypatch):
     assert len(calls) == ended < 150
 
 
+@pytest.mark.long
 def test_an_error_amid_the_batches_ends_the_process(tmp_path):
     """A suspended iterator of tf.data would keep the interpreter from ending."""
     small_pictures(tmp_path, *(f"{index:03d}.png" for index in range(40)))

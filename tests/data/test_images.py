@@ -153,7 +153,7 @@ def test_what_a_user_calls_images(tmp_path):
         ([], "train: got none, wanted at least one image"),
         ("nowhere.png", "train: got nowhere.png, wanted a folder"),
         (["nowhere.png"], "train: got nowhere.png, wanted a folder"),
-        ([picture(9, 9), "cat.png"], "train: got str at index 1, wanted PIL images or uint8"),
+        ([picture(9, 9), "cat.png"], "train: got str at index 1, wanted PIL images, uint8"),
         (np.zeros((4, 4, 3)), r"train: got an array float64 \(4, 4, 3\) at index 0"),
         (arrays(4, 4, 4), r"train: got an array uint8 \(4, 4, 4\)"),
         (arrays(2, 4, 4, 1), r"train: got an array uint8 \(4, 4, 1\)"),

@@ -512,6 +512,7 @@ def test_labels_of_the_bank_alone_are_read(digits, monkeypatch):
     assert len(bank) == 9 and asked == set(bank.tolist())
 
 
+@pytest.mark.long
 def test_a_whole_evaluation_by_command(digits, cache, tmp_path, monkeypatch, capsys):
     """Scores, labels and accuracy are those of the same images in folders."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(digits))

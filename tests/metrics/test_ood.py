@@ -217,6 +217,7 @@ def test_blocks_and_what_is_kept_change_nothing(monkeypatch):
     assert metrics.bootstrap(*scores, "plain", 0) == whole
 
 
+@pytest.mark.long
 def test_bootstrap_interval_covers_the_truth():
     """Of 100 samples of two normals one apart (AUROC 0.760), about 95 intervals hold it."""
     truth = 0.7602499

@@ -59,6 +59,7 @@ def test_the_norm_after_pooling_is_the_heads(small):
     assert model.head.epsilon == 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", [96, 224])  # maps of 3 x 3, all coalitions, and of 7 x 7
 def test_attribution_equals_timms_head_evaluated_on_every_change(small, side):
     torch = pytest.importorskip("torch")

@@ -246,7 +246,9 @@ def test_the_command_writes_what_the_function_finds(photos, capsys):
     printed = capsys.readouterr().out
     assert "1 of 4 images left out" in printed and "3/3" in printed
     out = photos.parent / "out"
-    assert sorted(path.name for path in out.glob("*.*")) == sorted([*FILES, "measured.jsonl"])
+    assert sorted(path.name for path in out.glob("*.*")) == sorted(
+        [*FILES, "command.toml", "measured.jsonl"]
+    )
     ours = jaxood.faithfulness(
         "redness:Redness", [photos], "banzhaf", maps={"mine": maps}, **SETTINGS
     )
@@ -303,6 +305,7 @@ def test_stability_measures_the_variants():
     assert "resolution" in str(found)
 
 
+@pytest.mark.long
 def test_purification_by_the_same_maps(tmp_path):
     from jaxood.data.images import Arrays
 

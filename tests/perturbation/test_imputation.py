@@ -146,6 +146,7 @@ def test_v_cycle_is_a_symmetric_positive_preconditioner():
     assert spectrum[0] > 0.3 and spectrum[-1] < 2.0  # conjugate gradients take few steps
 
 
+@pytest.mark.long
 def test_row_does_not_depend_on_the_batch():
     image, wanted = photograph(21, 24), masks(21, 24)
     removed = np.stack([wanted[name] for name in ("smooth 0.98", "one", "random 0.3")])
@@ -170,6 +171,7 @@ def test_every_backend_computes_the_same():
     assert runs[0][1] == runs[1][1]
 
 
+@pytest.mark.long
 def test_bounded_iterations_and_warm_start():
     image, wanted = photograph(21, 24), masks(21, 24)
     images, removed = jnp.asarray(image)[None], jnp.asarray(wanted["smooth 0.5"])[None]

@@ -221,7 +221,9 @@ def test_the_command_writes_what_the_function_finds(photos, capsys):
     printed = capsys.readouterr().out
     assert "1 of 4 images left out" in printed and "3/3 MoRF, 3/3 LeRF" in printed
     out = photos.parent / "out"
-    assert sorted(path.name for path in out.glob("*.*")) == sorted([*FILES, "measured.jsonl"])
+    assert sorted(path.name for path in out.glob("*.*")) == sorted(
+        [*FILES, "command.toml", "measured.jsonl"]
+    )
     ours = jaxood.road("redness:Redness", [photos], "banzhaf", maps={"mine": maps}, **SETTINGS)
     found = json.loads((out / "curves.json").read_text())
     assert found["methods"].keys() == ours.summary["methods"].keys()

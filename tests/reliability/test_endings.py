@@ -54,6 +54,7 @@ def disturbed(run, output, number, moment):
     assert results(output) == run.whole and not leftovers(output)
 
 
+@pytest.mark.long
 def test_a_run_that_is_ended_goes_on(run, tmp_path):
     disturbed(run, tmp_path / "out", signal.SIGTERM, 0.7 * run.seconds)
 
@@ -67,6 +68,7 @@ def test_any_moment_will_do(run, tmp_path, number):
         disturbed(run, tmp_path / str(index), number, moment)
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_in_one_line(run, tmp_path):
     output = tmp_path / "out"
     code, _, error = ended(run(output, shell='ulimit -f 4; exec "$@"'))
@@ -77,6 +79,7 @@ def test_a_full_disk_ends_the_run_in_one_line(run, tmp_path):
     assert ended(run(output))[0] == 0 and results(output) == run.whole
 
 
+@pytest.mark.long
 def test_two_runs_into_one_folder(run, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: ended(run(tmp_path / "out")), range(2)))

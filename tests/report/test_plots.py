@@ -74,6 +74,7 @@ def test_a_panel_a_set_and_a_curve_a_method(tmp_path, written):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["roc.png"]
 
 
+@pytest.mark.long
 def test_what_is_not_drawn_is_said(tmp_path, written):
     results = [result(f"method {index}", 0.2 * index) for index in range(14)]
     plots.draw_roc(tmp_path / "roc.png", results, "known")
