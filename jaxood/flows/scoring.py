@@ -50,7 +50,7 @@ class TestedSets(NamedTuple):
     shifted: Mapping[str, SetFeatures]
 
 
-Fitted = tuple[ModelOutputs, np.ndarray | None]  # outputs that methods are fitted on
+Fitted = tuple[ModelOutputs, Int[np.ndarray, " _"] | None]  # what methods are fitted on: labels too
 Failures = dict[Method, UsageError]
 
 
