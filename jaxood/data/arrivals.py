@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from jaxood.data.files import EXTENSIONS, ImageFiles
+from jaxood.data.files import EXTENSIONS, ImageFiles, images_below
 from jaxood.data.images import ImageSet, Pictures
 from jaxood.errors import UsageError
 from jaxood.files import printable
@@ -50,7 +50,9 @@ def _watched(folders: Sequence[Path | str]) -> Iterator[ImageSet]:
     seen: set[str] = set()
     while True:
         latest = time.time() - SETTLED
-        found = [path for folder in folders for path in _images_below(str(folder))]
+        found = [
+            os.path.join(folder, path) for folder in folders for path in images_below(str(folder))
+        ]
         fresh = [path for path in found if path not in seen and _written(path) <= latest]
         if fresh:
             seen.update(fresh)
@@ -98,16 +100,6 @@ class _Ending:
         found = self._stream.read(size)
         self.end = (self.end + found)[-tarfile.BLOCKSIZE :]
         return found
-
-
-def _images_below(folder: str) -> list[str]:
-    found = [
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
-    ]
-    return sorted(found)
 
 
 def _written(path: str) -> float:

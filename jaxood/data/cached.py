@@ -9,7 +9,6 @@ was written is told of, and made again.
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -25,6 +24,7 @@ from jaxood.data.relabelled import Relabelled
 from jaxood.errors import UsageError
 from jaxood.files import fingerprint, make_folder, printable, whole_file
 from jaxood.preprocessing import Preprocessing
+from jaxood.room import free_disk
 
 FORMAT = "jaxood images 1"
 CHUNK = 256  # images a file: 38 MB at 224 x 224
@@ -79,8 +79,7 @@ def require_space(
     needed = sum(_Kept.of(images, folder, preprocessing).lacking_bytes() for images in files)
     if not needed:
         return
-    path = Path(folder).absolute()
-    free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+    free = free_disk(Path(folder))
     disk, size = f"{printable(folder)}, with {_size(free)} free", _size(needed)
     if needed > free:
         raise UsageError(argument, disk, f"a folder on a disk with {size} for the images")

@@ -163,11 +163,14 @@ class ImageFiles:
         return decoded_batches(load, len(self), preprocessing.crop, batch_size, start)
 
 
-def _walk(folder: str, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+def images_below(
+    folder: str, inside: str = "", seen: set[tuple[int, int]] | None = None
+) -> Iterator[str]:
     """Images in a folder and below it, as paths from `inside` on.
 
     A link to a folder that was seen already is not followed: it may loop.
     """
+    seen = set() if seen is None else seen
     try:
         status = os.stat(folder)
         identity = status.st_dev, status.st_ino
@@ -183,11 +186,11 @@ def _walk(folder: str, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]
             yield inside + name
     for name, is_folder in listed:
         if is_folder:
-            yield from _walk(os.path.join(folder, name), f"{inside}{name}/", seen)
+            yield from images_below(os.path.join(folder, name), f"{inside}{name}/", seen)
 
 
 def _from_folder(folder: str, name: str, argument: str) -> ImageFiles:
-    files = tuple(_walk(folder, "", set()))
+    files = tuple(images_below(folder))
     if not files:
         raise UsageError(
             argument,

@@ -238,8 +238,8 @@ class Pictures:
         silence_pil()
         for first in range(start, len(self), batch_size):
             last = min(first + batch_size, len(self))
-            prepared = [_prepared(self.pictures[i], preprocessing) for i in range(first, last)]
-            images, reasons = zip(*prepared, strict=True)
+            squares = [_square(self.pictures[i], preprocessing) for i in range(first, last)]
+            images, reasons = zip(*squares, strict=True)
             yield padded(np.stack(images), reasons, first, batch_size)
 
 
@@ -247,19 +247,32 @@ def _numbered(name: str, count: int) -> tuple[str, ...]:
     return tuple(f"{name}/{index}" for index in range(count))
 
 
-def _prepared(
+def prepared(
+    picture: Image.Image | np.ndarray | bytes, preprocessing: Preprocessing
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The square that a model takes of a picture in memory, resized and cropped as a file's.
+
+    Raises:
+      UndecodableImage: for bytes that are no image, or a file that PIL opened and cannot read.
+    """
+    if isinstance(picture, bytes):
+        return decode(picture, preprocessing)
+    try:
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        return prepare(picture, preprocessing)
+    except (OSError, ValueError) as error:  # PIL opens files late
+        raise UndecodableImage(str(error) or type(error).__name__) from None
+
+
+def _square(
     picture: Image.Image | np.ndarray | bytes, preprocessing: Preprocessing
 ) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
-    """The square that a model takes, or an empty one and the reason."""
+    """What a model takes of a picture, or an empty square and the reason."""
     side = preprocessing.crop
-    if isinstance(picture, np.ndarray):
-        if picture.shape == (side, side, 3):
-            return picture, ""
-        picture = Image.fromarray(picture)
+    if isinstance(picture, np.ndarray) and picture.shape == (side, side, 3):
+        return picture, ""
     try:
-        if isinstance(picture, bytes):
-            return decode(picture, preprocessing), ""
-        return prepare(picture, preprocessing), ""
-    except (UndecodableImage, OSError, ValueError) as error:  # a file that PIL opens late
-        reason = str(error) or type(error).__name__
-        return np.zeros((side, side, 3), np.uint8), reason
+        return prepared(picture, preprocessing), ""
+    except UndecodableImage as error:
+        return np.zeros((side, side, 3), np.uint8), str(error)

@@ -1,6 +1,5 @@
 """Which places of an image a decision rests on: maps by several methods, in one pass."""
 
-import itertools
 import logging
 import textwrap
 from collections.abc import Generator, Mapping, Sequence
@@ -28,7 +27,7 @@ from jaxood.models.registry import LoadedModel
 from jaxood.report.attribution_page import Explained, attribution_page
 from jaxood.report.figures import figure_image, write_figure
 from jaxood.report.manifest import manifest, put_aside, write_json
-from jaxood.report.pictures import COLOURS, grid_figure, overlay, palette, write_png
+from jaxood.report.pictures import COLOURS, blended, grid_figure, overlay, palette, write_png
 from jaxood.report.tables import write_arrays
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Runner
@@ -141,17 +140,21 @@ class AttributionResult:
           grid: images in grid.png, the first ones.
         """
         check_pictures(colours, alpha, grid)
-        folder, shown, written = Path(folder), [], 0
+        folder, shown, explained, written = Path(folder), [], [], 0
         about = manifest(self.settings, self.model, {"images": (self.images, self.skipped)})
         put_aside(folder, FILES, about)
         arrays = {"ids": np.array(self.ids), "target": self.target, **self.maps}
         write_arrays(folder / "maps.npz", arrays)
-        for row, image, drawn in self.overlays(colours, alpha):
-            index = self.indices[row]
+        for row, image, coloured in self.overlays(colours, alpha=1.0):
+            index, told = self.indices[row], self._prediction(row)
             written += 1
+            drawn = {name: blended(image, above, alpha) for name, above in coloured.items()}
             stem = f"{index:05d}-{PurePath(self.images.ids[index]).stem}"
             for name, picture in drawn.items():
                 write_png(folder / "overlays" / f"{stem}.{name}.png", picture)
+            if row < IN_PAGE:
+                classes = told["predicted"], told["target"]
+                explained.append(Explained(self.ids[row], *classes, image, coloured))
             if row < grid:
                 shown.append((image, self._caption(row), drawn))
         skipped = {image.id: image.reason for image in self.skipped}
@@ -162,21 +165,14 @@ class AttributionResult:
             logging.getLogger("jaxood").warning("no overlays of images that are gone: %d", gone)
         if shown:
             write_figure(folder / "grid.png", _grid(shown, list(self.maps), colours))
-        write_whole(folder / "report.html", self._page(about, colours).encode())
-        write_json(folder / "manifest.json", about)
-        return folder
-
-    def _page(self, about: Mapping[str, object], colours: str) -> str:
         notes = skipped_lines("images", self.skipped, len(self.images))
         if len(self.indices) > IN_PAGE:
             notes.append(f"the first {IN_PAGE} of {len(self.indices)} images")
-        found = []
-        with closing(self.overlays(colours, alpha=1.0)) as overlays:
-            for row, image, heats in itertools.islice(overlays, IN_PAGE):
-                told = self._prediction(row)
-                explained = told["predicted"], told["target"]
-                found.append(Explained(self.ids[row], *explained, image, heats))
-        return attribution_page(f"What {self.model.label} looks at", notes, found, about)
+        title = f"What {self.model.label} looks at"
+        page = attribution_page(title, notes, explained, about)
+        write_whole(folder / "report.html", page.encode())
+        write_json(folder / "manifest.json", about)
+        return folder
 
     def show(self, rows: int = 8, *, colours: str = COLOURS, alpha: float = 0.5) -> Image.Image:
         """The first images beside their maps, as a picture: a notebook shows it as it is."""

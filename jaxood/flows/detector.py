@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from PIL import Image
 
 from jaxood.compiling import jit
 from jaxood.context import Extractor
-from jaxood.data.decode import UndecodableImage, decode, prepare
-from jaxood.data.images import check_pictures
+from jaxood.data.decode import UndecodableImage
+from jaxood.data.images import check_pictures, prepared
 from jaxood.data.sources import image_set
 from jaxood.detectors.contract import Step
 from jaxood.detectors.saved import SavedDetector, save_detector
@@ -154,14 +153,9 @@ class ImageDetector:
           UsageError: for what is no image, or one too thin to be resized.
         """
         check_pictures([image], "image")
-        preprocessing = self.model.preprocessing
         try:
-            if isinstance(image, bytes):
-                pixels = decode(image, preprocessing)
-            else:
-                picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-                pixels = prepare(picture, preprocessing)
-        except (UndecodableImage, OSError, ValueError) as error:
+            pixels = prepared(image, self.model.preprocessing)
+        except UndecodableImage as error:
             raise UsageError("image", error, "an image that can be decoded") from None
         run, state = self._single
         found = jax.device_get(run(*state, pixels[None]))

@@ -87,9 +87,9 @@ class EvaluationResult:
     accuracy: float | None
     fpr_convention: str
     seed: int
+    label: str
     maps: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
-    label: str = ""
     validation: SetFeatures | None = None
     shifted: Mapping[str, SetFeatures] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ class EvaluationResult:
     def report(self) -> Report:
         """The numbers, a row each; joins with those of other runs."""
         run = Run(
-            self.label or self.model.label,
+            self.label,
             self.model.weights_hash[:8],
             self.suite.name,
             self.seed,
@@ -207,7 +207,7 @@ class EvaluationResult:
                 examples(self.model, key, found.images, found.features, scores, self.maps)
                 for key, found, scores in sets
             ]
-        title = f"{self.label or self.model.label} on {self.suite.name}"
+        title = f"{self.label} on {self.suite.name}"
         return evaluation_page(
             title, notes, warnings, summary, self.results, name, ranked_by, shown, about
         )
@@ -337,6 +337,7 @@ def evaluate(
         accuracy=accuracy,
         fpr_convention=fpr_convention,
         seed=seed,
+        label=model.label,
         maps=tuple(maps),
         settings={
             "suite": suite.name,

@@ -40,7 +40,14 @@ def overlay(
     alpha: float = 0.5,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """`(1 - alpha) image + alpha colour of the heat`."""
-    blend = (1 - alpha) * image.astype(np.float32) + alpha * colours[heat].astype(np.float32)
+    return blended(image, colours[heat], alpha)
+
+
+def blended(
+    image: UInt8[np.ndarray, "h w 3"], above: UInt8[np.ndarray, "h w 3"], alpha: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """`(1 - alpha) image + alpha above`."""
+    blend = (1 - alpha) * image.astype(np.float32) + alpha * above.astype(np.float32)
     return blend.round().astype(np.uint8)
 
 

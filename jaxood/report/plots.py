@@ -11,7 +11,8 @@ from jaxood.report.figures import BLUE, ORANGE, write_figure
 from jaxood.report.tables import MethodResult
 
 MOST_CURVES = 8  # in one panel; more cannot be told apart
-FINEST = 2000  # squares a side of a panel: a fifth of a pixel
+MOST_POINTS = 4000  # of a curve: one a fifth of a pixel of a panel
+BINS = 40
 MOST_HISTOGRAMS = 12  # rows of the histogram sheet
 
 
@@ -27,7 +28,9 @@ def draw_roc(path: Path, results: Sequence[MethodResult], id_name: str) -> None:
     panels = figure.subplots(1, len(sets), squeeze=False)[0]
     for panel, name in zip(panels, sets, strict=True):
         for result in best:
-            false, true = thinned(*roc_points(result.scores.id, result.scores.ood[name]))
+            false, true = thinned(
+                *roc_points(result.scores.id, result.scores.ood[name]), MOST_POINTS
+            )
             label = f"{result.method} ({100 * result.metrics[name].auroc:.1f})"
             panel.plot(100 * false, 100 * true, label=label, linewidth=1.6)
         panel.plot([0, 100], [0, 100], color="0.75", linewidth=0.8, zorder=0)
@@ -53,13 +56,9 @@ def draw_histograms(path: Path, results: Sequence[MethodResult], id_name: str) -
         known = result.scores.id
         for panel, name in zip(row, sets, strict=True):
             foreign = result.scores.ood[name]
-            # Tails of a few extreme scores would squeeze everything else into one bar.
-            low, high = np.quantile(np.concatenate([known, foreign]), [0.002, 0.998])
-            bins = np.linspace(low, high if high > low else low + 1, 41)
-            for scores, colour, label in ((known, BLUE, id_name), (foreign, ORANGE, name)):
-                counts, _ = np.histogram(np.clip(scores, bins[0], bins[-1]), bins)
-                shares = 100 / len(scores) * counts
-                panel.stairs(shares, bins, fill=True, color=colour, alpha=0.55, label=label)
+            edges, *shares = bars(known, foreign)
+            for share, colour, label in zip(shares, (BLUE, ORANGE), (id_name, name), strict=True):
+                panel.stairs(100 * share, edges, fill=True, color=colour, alpha=0.55, label=label)
             panel.axvline(threshold_at(known, TPR), color="0.2", linewidth=1, linestyle="--")
             panel.set(xlabel=f"{result.method} score (higher: more ID)", yticks=[])
             panel.legend(fontsize=8)
@@ -67,14 +66,32 @@ def draw_histograms(path: Path, results: Sequence[MethodResult], id_name: str) -
     write_figure(path, figure)
 
 
+def bars(
+    known: Float[np.ndarray, " n"], foreign: Float[np.ndarray, " m"]
+) -> tuple[Float[np.ndarray, " e"], Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+    """Edges of the bars of a histogram, and the share of ID and of OOD images in each.
+
+    Tails beyond the outermost 0.2 % are counted in the bars at the ends: a few extreme scores would
+    squeeze everything else into one bar.
+    """
+    low, high = np.quantile(np.concatenate([known, foreign]), [0.002, 0.998])
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    known_share, foreign_share = (
+        np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0] / len(scores)
+        for scores in (known, foreign)
+    )
+    return edges, known_share, foreign_share
+
+
 def thinned(
-    false: Float[np.ndarray, " t"], true: Float[np.ndarray, " t"]
+    x: Float[np.ndarray, " t"], y: Float[np.ndarray, " t"], most: int
 ) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
-    """The points of a rising curve that can be told apart: no more than one a fifth of a pixel."""
-    squares = np.floor(FINEST * false) + np.floor(FINEST * true) * (FINEST + 1)
-    kept = np.append(np.diff(squares) != 0, True)
-    kept[0] = True
-    return false[kept], true[kept]
+    """At most so many points of a rising curve, evenly along it, both ends among them."""
+    if len(x) <= most:
+        return x, y
+    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], most)))
+    return x[kept], y[kept]
 
 
 def roc_points(

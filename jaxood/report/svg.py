@@ -8,12 +8,11 @@ from jaxtyping import Float
 
 from jaxood.metrics.ood import TPR, threshold_at
 from jaxood.report.figures import BLUE, CURVES, ORANGE
-from jaxood.report.plots import roc_points
+from jaxood.report.plots import BINS, bars, roc_points, thinned
 
 MOST_POINTS = 200  # of a curve: a point every two pixels
 SIDE = 320  # of the drawing area
 LEFT, TOP, BELOW = 44, 10, 40
-BINS = 40
 
 
 def roc(curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]]) -> str:
@@ -27,7 +26,7 @@ def roc(curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " 
         _line([0.0, 1.0], [TPR, TPR], "axis dashed"),
     ]
     for number, (name, (known, foreign)) in enumerate(curves.items()):
-        false, true = thinned(*roc_points(known, foreign))
+        false, true = thinned(*roc_points(known, foreign), MOST_POINTS)
         colour = CURVES[number % len(CURVES)]
         drawn = _line(false, true, "curve", colour)
         lines.append(f"<g><title>{escape(name)}</title>{drawn}</g>")
@@ -38,42 +37,23 @@ def roc(curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " 
 def histogram(
     known: Float[np.ndarray, " n"], foreign: Float[np.ndarray, " m"], names: tuple[str, str]
 ) -> str:
-    """Shares of images by score, and the threshold that 95 % of ID images reach.
-
-    Tails beyond the outermost 0.2 % are counted in the bars at the ends.
+    """Shares of images by score (`bars`), and the threshold that 95 % of ID images reach.
 
     Args:
       names: of the ID set and the OOD set.
     """
-    low, high = np.quantile(np.concatenate([known, foreign]), [0.002, 0.998])
-    high = high if high > low else low + 1
-    edges = np.linspace(low, high, BINS + 1)
-    shares = [
-        np.histogram(np.clip(scores, low, high), edges)[0] / len(scores)
-        for scores in (known, foreign)
-    ]
+    edges, *shares = bars(known, foreign)
     most = max(share.max() for share in shares)
     drawn = []
     for share, colour, name in zip(shares, (BLUE, ORANGE), names, strict=True):
         x = np.repeat(np.linspace(0, 1, BINS + 1), 2)
         y = np.concatenate([[0], np.repeat(share / most, 2), [0]])
         drawn.append(f"<g><title>{escape(name)}</title>{_line(x, y, 'bars', colour)}</g>")
+    low, high = edges[0], edges[-1]
     at = (threshold_at(known, TPR) - low) / (high - low)
     drawn.append(_line([at, at], [0.0, 1.0], "axis dashed"))
     ticks = {value: f"{low + value * (high - low):.4g}" for value in (0, 0.5, 1)}
     return _svg(drawn, ticks, {0: "0", 1: f"{100 * most:.0f} %"}, "score (higher: more ID)", "")
-
-
-def thinned(
-    x: Float[np.ndarray, " t"], y: Float[np.ndarray, " t"]
-) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
-    """At most `MOST_POINTS` points of a monotone curve, evenly along it, both ends among them."""
-    if len(x) <= MOST_POINTS:
-        return x, y
-    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    wanted = np.linspace(0, along[-1], MOST_POINTS)
-    kept = np.unique(np.searchsorted(along, wanted))
-    return x[kept], y[kept]
 
 
 def _line(x: Iterable[float], y: Iterable[float], kind: str, colour: str = "") -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interruption import Interrupted, recording
 from PIL import Image
 from redness import Redness, WithoutMap, picture, redness, reds
 
@@ -69,18 +70,9 @@ def test_road_is_one_of_the_measures(photos):
             )
 
 
-class Interrupted(Exception):
-    pass
-
-
 def run(photos, store, stop=None, **settings):
     calls = []
-
-    def progress(done, total):
-        calls.append((done, total))
-        if stop is not None and done >= stop:
-            raise Interrupted
-
+    progress = recording(calls, stop)
     found = jaxood.faithfulness(
         Redness(), photos, ["banzhaf"], store=store, progress=progress, **(SETTINGS | settings)
     )

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from damage import flipped
+from interruption import Interrupted, recording
 from PIL import Image
 from redness import Redness, WithoutMap, picture, reds
 
@@ -100,18 +101,9 @@ def test_a_first_image_that_is_gone_gives_no_strip(tmp_path, caplog):
     assert caplog.messages == ["the first image is gone: no strip.png"]
 
 
-class Interrupted(Exception):
-    pass
-
-
 def measured(photos, store, stop=None, **settings):
     calls = []
-
-    def progress(done, total):
-        calls.append((done, total))
-        if stop is not None and done >= stop:
-            raise Interrupted
-
+    progress = recording(calls, stop)
     found = jaxood.road(
         Redness(), photos, ["banzhaf"], store=store, progress=progress, **(SETTINGS | settings)
     )

@@ -12,7 +12,8 @@ from PIL import Image
 import jaxood
 from jaxood.demo.digits import digits_weights
 from jaxood.report.html import Number, image, page, table
-from jaxood.report.svg import MOST_POINTS, SIDE, TOP, histogram, roc, thinned
+from jaxood.report.plots import thinned
+from jaxood.report.svg import MOST_POINTS, SIDE, TOP, histogram, roc
 
 BROWSER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -109,11 +110,11 @@ def test_a_thinned_curve_stays_the_curve():
     generator = np.random.default_rng(0)
     false = np.sort(np.concatenate([[0, 1], generator.uniform(size=50_000)]))
     true = np.sort(np.concatenate([[0, 1], generator.uniform(size=50_000) ** 0.2]))
-    x, y = thinned(false, true)
+    x, y = thinned(false, true, MOST_POINTS)
     assert len(x) <= MOST_POINTS and (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
     np.testing.assert_allclose(np.interp(false, x, y), true, atol=0.01)
     short = np.array([0.0, 0.5, 1.0])
-    assert thinned(short, short)[0] is short
+    assert thinned(short, short, MOST_POINTS)[0] is short
 
 
 def test_bars_are_shares_of_images():
