@@ -62,7 +62,8 @@ def build_parser(command: str, prog: str) -> argparse.ArgumentParser:
 def as_option(argument: str, parser: argparse.ArgumentParser) -> str:
     """A parameter of the library as this command spells it: "train" -> "--train-dir"."""
     for action in parser._actions:
-        if action.option_strings and argument.rstrip("s") == action.dest.rstrip("s"):
+        names = [action.dest, *(option.lstrip("-") for option in action.option_strings)]
+        if action.option_strings and argument.rstrip("s") in [name.rstrip("s") for name in names]:
             return action.option_strings[-1]
     return argument
 
