@@ -251,7 +251,7 @@ def _classes(
     """The class that each label means, and the classes' names: see `class_numbers`."""
     import tensorflow_datasets as tfds
 
-    names = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
+    names = sorted(features) if isinstance(features, tfds.features.FeaturesDict) else []
     if "image" not in names or not isinstance(features["image"], tfds.features.Image):
         got = f"{source}, which has {', '.join(names) or 'no features by name'}"
         raise UsageError(argument, got, "a set with a feature `image` that is an image")
