@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxood.compiling import jit
@@ -114,11 +114,12 @@ class Runner:
     def _traced(self, extractors: Sequence[Extractor], size: int) -> Extracted:
         """The shapes that a step of so many images gives."""
         side = self.model.preprocessing.crop
+        split = NamedSharding(self.mesh, P("data"))  # as `run` puts them: traced once for both
         rows = (
-            jax.ShapeDtypeStruct((size, side, side, 3), np.uint8),
-            jax.ShapeDtypeStruct((size,), np.int32),
+            jax.ShapeDtypeStruct((size, side, side, 3), np.uint8, sharding=split),
+            jax.ShapeDtypeStruct((size,), np.int32, sharding=split),
         )
-        step, shared = self.step(extractors), (jax.random.key(0),)
+        step, shared = self.step(extractors), (replicate(jax.random.key(0), self.mesh),)
         trace = _on_mesh.compiled().eval_shape
         return trace(step, self._graphdef, self.mesh, self._state, rows, shared)
 
