@@ -1,4 +1,4 @@
-"""Image files as a set: folders, lists of paths, single files; decoded in parallel by tf.data."""
+"""Image files as a set: folders, lists of paths, single files; decoded in parallel."""
 
 import hashlib
 import os

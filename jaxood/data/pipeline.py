@@ -1,7 +1,9 @@
-"""Images decoded in parallel and batched in their order, by tf.data."""
+"""Images decoded in parallel and batched in their order, by threads."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,7 +12,8 @@ from jaxood.data.decode import UndecodableImage, silence_pil
 from jaxood.data.images import Batch, padded
 from jaxood.files import printable
 
-THREADS = 2 * (os.cpu_count() or 1)  # PIL releases the interpreter's lock: two a core hide reads
+THREADS = 2 * (os.cpu_count() or 1)  # decoders release the interpreter's lock; two hide reads
+AHEAD = 3  # batches that are being decoded, so that no thread waits for the end of one
 
 
 def decoded_batches(
@@ -26,36 +29,37 @@ def decoded_batches(
       load: gives the image at an index, of `side` by `side` pixels, or raises UndecodableImage; it
         is called by several threads.
     """
-    from jaxood.data.tensorflow import tf
-
     silence_pil()
 
-    def loaded(index):
+    def loaded(images: UInt8[np.ndarray, "n h w 3"], row: int, index: int) -> str:
+        """Puts an image into its row; why it could not be, or nothing."""
         try:
-            return load(int(index)), b""
+            images[row] = load(index)
         except UndecodableImage as error:
-            empty = np.zeros((side, side, 3), np.uint8)
-            return empty, printable(str(error)).encode()
+            images[row] = 0
+            return printable(str(error))
+        return ""
 
-    def load_tensors(index):
-        image, reason = tf.numpy_function(loaded, [index], [tf.uint8, tf.string])
-        return tf.ensure_shape(image, (side, side, 3)), tf.ensure_shape(reason, ())
-
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False  # its thread holds the end of a set back, up to a minute
-    options.threading.private_threadpool_size = THREADS
-    dataset = (
-        tf.data.Dataset.range(start, count)
-        .map(load_tensors, num_parallel_calls=THREADS)
-        .batch(batch_size)
-        .prefetch(2)
-        .with_options(options)
-    )
-    iterator = dataset.as_numpy_iterator()
+    coming: deque[tuple[int, UInt8[np.ndarray, "n h w 3"], list[Future[str]]]] = deque()
+    threads = ThreadPoolExecutor(THREADS, "decode")
     try:
         for first in range(start, count, batch_size):
-            images, reasons = next(iterator)
-            yield padded(images, [reason.decode() for reason in reasons], first, batch_size)
+            rows = min(batch_size, count - first)
+            images = np.empty((rows, side, side, 3), np.uint8)
+            reasons = [threads.submit(loaded, images, row, first + row) for row in range(rows)]
+            coming.append((first, images, reasons))
+            if len(coming) == AHEAD:
+                yield _finished(*coming.popleft(), batch_size)
+        while coming:
+            yield _finished(*coming.popleft(), batch_size)
     finally:
-        del iterator  # here and now: its threads would outlive the interpreter
+        threads.shutdown(cancel_futures=True)  # an image that is begun is waited for
+
+
+def _finished(
+    first: int,
+    images: UInt8[np.ndarray, "n h w 3"],
+    reasons: list[Future[str]],
+    batch_size: int,
+) -> Batch:
+    return padded(images, [reason.result() for reason in reasons], first, batch_size)

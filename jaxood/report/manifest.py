@@ -13,7 +13,7 @@ from jaxood.files import COMMAND_FILE, printable, write_whole
 from jaxood.models.registry import LoadedModel
 from jaxood.runner.features import Skipped
 
-PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow", "tensorflow-cpu", "tensorflow")
+PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow", "simplejpeg")
 
 
 def manifest(

@@ -260,7 +260,7 @@ def test_decoding_ends_when_the_batches_are_closed(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_an_error_amid_the_batches_ends_the_process(tmp_path):
-    """A suspended iterator of tf.data would keep the interpreter from ending."""
+    """Nor does an iterator that is suspended amid them keep the interpreter from ending."""
     small_pictures(tmp_path, *(f"{index:03d}.png" for index in range(40)))
     script = (
         "import contextlib\n"
@@ -273,23 +273,6 @@ def test_an_error_amid_the_batches_ends_the_process(tmp_path):
     )
     ended = run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1 and "no space left" in ended.stderr
-
-
-def test_nothing_tunes_the_pipeline(tmp_path, monkeypatch):
-    """tf.data's autotuner holds back the end of a set: one thread, sleeping up to a minute."""
-    from jaxood.data.tensorflow import tf
-
-    chosen = []
-    with_options = tf.data.Dataset.with_options
-
-    def keep(self, options, name=None):
-        chosen.append(options.autotune.enabled)
-        return with_options(self, options, name)
-
-    monkeypatch.setattr(tf.data.Dataset, "with_options", keep)
-    images = ImageFiles.from_path(small_pictures(tmp_path, "a.png"))
-    list(images.batches(SMALL, 1))
-    assert chosen == [False]
 
 
 def test_decoding_is_spread_over_threads(tmp_path, monkeypatch):

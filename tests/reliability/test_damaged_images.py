@@ -169,7 +169,6 @@ def test_large_images_do_not_fill_the_memory(tmp_path):
     program = (
         "import sys, resource\n"
         "from jaxood.data.files import ImageFiles\n"
-        "from jaxood.data.tensorflow import tf\n"
         "from jaxood.preprocessing import Preprocessing\n"
         "small = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "(batch,) = ImageFiles.from_path(sys.argv[1]).batches(Preprocessing(256, 224), 6)\n"
