@@ -224,7 +224,8 @@ def _remedy(builder: str, name: str, folder: Path) -> str:
         close = difflib.get_close_matches(name, known, n=3)
         return f"Did you mean {' or '.join(close)}?" if close else ""
     call = f"tfds.builder('{builder}').download_and_prepare(file_format='array_record')"
-    return f'Prepare it: python -c "import tensorflow_datasets as tfds; {call}"'
+    program = f"import tensorflow_datasets as tfds; {call}"
+    return f'Prepare it, with TensorFlow installed: python -c "{program}"'
 
 
 def _shards(source: str, info: Any, split: str | None, argument: str) -> list[Shard]:

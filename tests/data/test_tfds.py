@@ -374,7 +374,10 @@ def test_records_by_hand(tmp_path):
         ("tfds:coins:test[3:]", "without an image in it, wanted a split"),
         ("tfds:coins:2.0.0:test", "wanted a set that TFDS has prepared.*There is coins:1.2.0$"),
         ("tfds:coins/big:test", "There is coins:1.2.0$"),
-        ("tfds:cifar10:test", r"Prepare it: python -c .*tfds\.builder\('cifar10'\)\.download_and"),
+        (
+            "tfds:cifar10:test",
+            r"Prepare it, with .*: python -c .*tfds\.builder\('cifar10'\)\.download_and",
+        ),
         ("tfds:cifr10:test", "Did you mean cifar10 or cifar100"),
         ("tfds:nothing_like_it:test", "in the folder that TFDS_DATA_DIR names$"),
         (["tfds:coins:test", "tfds:coins:train"], "2 sources, of TFDS among them, wanted a set"),
