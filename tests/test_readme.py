@@ -1,4 +1,4 @@
-"""What the README tells is true: its code runs as it stands there."""
+"""What the README and the page on own parts tell is true: their code runs as it stands there."""
 
 import re
 import sys
@@ -14,10 +14,11 @@ from jaxood.cli import COMMANDS, build_parser, main
 COMMAND = r"^(?:jaxood|python scripts/)(\S+)(.*(?:\\\n.*)*)"  # with its options
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
+OWN_PARTS = (HOME / "docs/own-parts.md").read_text()
 
 
 def block(first_line: str) -> str:
-    (found,) = re.findall(rf"```python\n({re.escape(first_line)}\n.*?)```", README, re.S)
+    (found,) = re.findall(rf"```python\n({re.escape(first_line)}\n.*?)```", OWN_PARTS, re.S)
     return found
 
 
@@ -37,13 +38,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_model_of_ones_own(folder, capsys):
-    (command,) = re.findall(r"jaxood evaluate (--model mynet.*)", README)
+    (command,) = re.findall(r"jaxood evaluate (--model mynet.*)", OWN_PARTS)
     assert main("evaluate", [*command.split(), "--output", "out"]) == 0
     assert "vs energy" in capsys.readouterr().out
 
 
 def test_a_detector_of_ones_own(folder, cache, capsys):
-    (command,) = re.findall(r"jaxood evaluate (--method mydetector.*)", README)
+    (command,) = re.findall(r"jaxood evaluate (--method mydetector.*)", OWN_PARTS)
     assert main("evaluate", [*command.split(), "--cache-dir", str(cache), "--output", "out"]) == 0
     assert "vs mydetector:Margin" in capsys.readouterr().out
     sys.path.insert(0, "")
@@ -53,9 +54,8 @@ def test_a_detector_of_ones_own(folder, cache, capsys):
     jaxood.check_detector(Margin())
 
 
-@pytest.mark.parametrize("text", ["README.md", "docs/papers.md"])
-def test_a_suite_of_ones_own(folder, text):
-    (table,) = re.findall(r"```toml\n(.*?)```", (HOME / text).read_text(), re.S)
+def test_a_suite_of_ones_own(folder):
+    (table,) = re.findall(r"```toml\n(.*?)```", (HOME / "docs/papers.md").read_text(), re.S)
     (folder / "mine.toml").write_text(table)
     (folder / "lists").mkdir()
     (folder / "lists/test.csv").write_text("path,label\n0.png,3\n1.png,9\n")
