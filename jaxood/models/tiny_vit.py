@@ -140,4 +140,6 @@ def tiny_vit(design: Design, num_classes: int = 1000) -> Backbone:
         for index in range(DEPTHS[group]):
             block = Block(width, design.heads[group], design.windows[group])
             stages[f"stages.{group}.blocks.{index}"] = block
-    return Backbone(stages, NormLinearClassifier(width, num_classes, EPSILON))
+    ends = [f"stages.{group}.blocks.{depth - 1}" for group, depth in enumerate(DEPTHS)]
+    classifier = NormLinearClassifier(width, num_classes, EPSILON)
+    return Backbone(stages, classifier, block_ends=ends)

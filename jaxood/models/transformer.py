@@ -61,3 +61,8 @@ def attend(
         scores = scores + bias[None].astype(jnp.float32)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.matmul(weights, value, precision="highest").swapaxes(1, 2)
+
+
+def quarter_ends(depth: int) -> list[int]:
+    """The last block of each quarter of a network of as many blocks: 2, 5, 8 and 11 of 12."""
+    return sorted({-(-depth * quarter // 4) - 1 for quarter in range(1, 5)})

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, NormLinearClassifier
 from jaxood.models.layers import add_bias
-from jaxood.models.transformer import Dense, LayerNorm, attend, gelu
+from jaxood.models.transformer import Dense, LayerNorm, attend, gelu, quarter_ends
 from jaxood.outputs import ModelOutputs, model_outputs
 
 EPSILON = 1e-6  # of every LayerNorm
@@ -86,4 +86,5 @@ def vit(
         NormLinearClassifier(width, num_classes, EPSILON),
         cam_layer=f"encoder_layer_{depth - 2}",
         pooling="class token",
+        block_ends=[f"encoder_layer_{index}" for index in quarter_ends(depth)],
     )
