@@ -15,6 +15,7 @@ its feature map. Of tokens without the class token.
 The gradient runs from the logits back to the first of the layers, and no further.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -120,6 +121,9 @@ class NAC(Detector):
 
     def fit(self, train, labels, head):
         rows = np.asarray(self._rows(train))
+        if len(rows) < self.filled:
+            line = "method %s: %d training images, of which no interval gets %d; better more"
+            logging.getLogger("jaxood").warning(line, self.name, len(rows), self.filled)
         _, layers, channels = rows.shape
         neurons, m = layers * channels, self.bins
         counts, alive = np.zeros(neurons * m, np.int64), np.zeros((layers, channels), bool)
