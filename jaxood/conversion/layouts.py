@@ -120,6 +120,84 @@ VIT = (
     linear("heads.head", "classifier"),
 )
 
+TIMM_VIT = (
+    Rule("patch_embed.proj", "stages/conv_proj/projection", PATCHES),
+    Rule(
+        "",
+        "stages/conv_proj",
+        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", squeeze)},
+    ),
+    layer_norm("blocks.{b}.norm{i}", "stages/encoder_layer_{b}/ln_{i}"),
+    linear("blocks.{b}.attn.qkv", "stages/encoder_layer_{b}/qkv"),
+    linear("blocks.{b}.attn.proj", "stages/encoder_layer_{b}/projection"),
+    linear("blocks.{b}.mlp.fc{i}", "stages/encoder_layer_{b}/fc{i}"),
+    layer_norm("norm", "classifier"),
+    linear("head", "classifier"),
+)
+
+GROUP_BLOCK = "features.{g}.{b}"
+SWIN = (
+    Rule("features.0.0", "stages/features.0/projection", PATCHES),
+    layer_norm("features.0.2", "stages/features.0/norm"),
+    layer_norm(GROUP_BLOCK + ".norm{i}", f"stages/{GROUP_BLOCK}/norm{{i}}"),
+    Rule(
+        GROUP_BLOCK + ".attn",
+        f"stages/{GROUP_BLOCK}",
+        {"relative_position_bias_table": ("position_bias", keep)},
+    ),
+    linear(GROUP_BLOCK + ".attn.qkv", f"stages/{GROUP_BLOCK}/qkv"),
+    linear(GROUP_BLOCK + ".attn.proj", f"stages/{GROUP_BLOCK}/projection"),
+    linear(GROUP_BLOCK + ".mlp.0", f"stages/{GROUP_BLOCK}/fc1"),
+    linear(GROUP_BLOCK + ".mlp.3", f"stages/{GROUP_BLOCK}/fc2"),
+    layer_norm("features.{g}.norm", "stages/features.{g}/norm"),
+    linear("features.{g}.reduction", "stages/features.{g}/reduction"),
+    layer_norm("norm", "stages/norm"),
+    linear("head", "classifier"),
+)
+
+CONVNEXT = (
+    Rule("features.0.0", "stages/features.0/projection", PATCHES),
+    layer_norm("features.0.1", "stages/features.0/norm"),
+    *(
+        rule
+        for group in (2, 4, 6)  # between the blocks
+        for rule in (
+            layer_norm(f"features.{group}.0", f"stages/features.{group}/norm"),
+            Rule(f"features.{group}.1", f"stages/features.{group}/projection", PATCHES),
+        )
+    ),
+    Rule(GROUP_BLOCK, f"stages/{GROUP_BLOCK}", {"layer_scale": ("scale", squeeze)}),
+    conv(GROUP_BLOCK + ".block.0", None, f"stages/{GROUP_BLOCK}/depthwise"),
+    layer_norm(GROUP_BLOCK + ".block.2", f"stages/{GROUP_BLOCK}/norm"),
+    linear(GROUP_BLOCK + ".block.3", f"stages/{GROUP_BLOCK}/fc1"),
+    linear(GROUP_BLOCK + ".block.5", f"stages/{GROUP_BLOCK}/fc2"),
+    layer_norm("classifier.0", "classifier"),
+    linear("classifier.2", "classifier"),
+)
+
+
+def _timm_convnext(group: int) -> tuple[Rule, ...]:
+    """timm counts groups, torchvision what stands between them as well."""
+    block, before = f"stages.{group}.blocks.{{b}}", f"stages.{group}.downsample"
+    target, merged = f"stages/features.{2 * group + 1}.{{b}}", f"stages/features.{2 * group}"
+    return (
+        Rule(block, target, {"gamma": ("scale", keep)}),
+        conv(block + ".conv_dw", None, target + "/depthwise"),
+        layer_norm(block + ".norm", target + "/norm"),
+        linear(block + ".mlp.fc{i}", target + "/fc{i}"),
+        layer_norm(before + ".0", merged + "/norm"),
+        Rule(before + ".1", merged + "/projection", PATCHES),
+    )
+
+
+TIMM_CONVNEXT = (
+    Rule("stem.0", "stages/features.0/projection", PATCHES),
+    layer_norm("stem.1", "stages/features.0/norm"),
+    *(rule for group in range(4) for rule in _timm_convnext(group)),
+    layer_norm("head.norm", "classifier"),
+    linear("head.fc", "classifier"),
+)
+
 TINY_BLOCK = "stages.{g}.blocks.{b}"
 TINY_VIT = (
     *(
@@ -173,6 +251,10 @@ LAYOUTS = (
     ),
     Layout("torchvision", r"regnet_y_\w+", REGNET),
     Layout("torchvision", r"vit_b_16\w*", VIT),
+    Layout("timm", r"vit_\w+", TIMM_VIT),
+    Layout("torchvision", r"swin_\w+", SWIN),
+    Layout("torchvision", r"convnext_\w+", CONVNEXT),
+    Layout("timm", r"convnext_\w+", TIMM_CONVNEXT),
     Layout("timm", r"tiny_vit_\w+", TINY_VIT),
 )
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, NormLinearClassifier
 from jaxood.models.layers import add_bias
-from jaxood.models.transformer import Dense, LayerNorm, attend, gelu, quarter_ends
+from jaxood.models.transformer import Dense, LayerNorm, attend, gelu, patches, quarter_ends
 from jaxood.outputs import ModelOutputs, model_outputs
 
 EPSILON = 1e-6  # of every LayerNorm
@@ -27,12 +27,9 @@ class Tokens(nnx.Module):
         self.patch = patch
 
     def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n t c"]:
-        n, height, width, channels = images.shape
-        rows, columns = height // self.patch, width // self.patch
-        x = images.reshape(n, rows, self.patch, columns, self.patch, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * columns, -1)
-        x = self.projection(x)
-        first = jnp.broadcast_to(self.class_token[...], (n, 1, x.shape[-1]))
+        n, width = len(images), self.class_token.shape[-1]
+        x = self.projection(patches(images, self.patch)).reshape(n, -1, width)
+        first = jnp.broadcast_to(self.class_token[...], (n, 1, width))
         return add_bias(jnp.concatenate([first, x], axis=1), self.positions[...])
 
 
