@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from jaxood.conversion.rules import (
     ATTENTION_INPUT,
     PATCHES,
@@ -14,7 +16,8 @@ from jaxood.conversion.rules import (
     linear,
     squeeze,
 )
-from jaxood.models import efficientnet_lite, mobilenet_v2
+from jaxood.interpolation import weights_at
+from jaxood.models import dinov2, efficientnet_lite, mobilenet_v2
 
 RESNET = (
     conv("conv1", "bn1", "stages/conv1"),
@@ -135,6 +138,43 @@ TIMM_VIT = (
     linear("head", "classifier"),
 )
 
+
+def _positions_at_224(table: np.ndarray) -> np.ndarray:
+    """DINOv2's table for other images: bicubic, by a factor that is a tenth of a patch too large.
+
+    Its code (`interpolate_pos_encoding`) adds that to be safe from rounding down.
+    """
+    table = squeeze(table)
+    side, wanted = round((len(table) - 1) ** 0.5), dinov2.SIDE // dinov2.PATCH
+    if side == wanted:
+        return table
+    where = (np.arange(wanted) + 0.5) * (side / (wanted + 0.1)) - 0.5
+    weights = weights_at(where, side, "bicubic")
+    grid = table[1:].reshape(side, side, -1)
+    resized = np.einsum("ah,bw,hwc->abc", weights, weights, grid, optimize=True)
+    return np.concatenate([table[:1], resized.reshape(wanted * wanted, -1)])
+
+
+DINO_BLOCK = "backbone.blocks.{b}."
+DINOV2 = (
+    Rule("backbone.patch_embed.proj", "stages/patch_embed/projection", PATCHES),
+    Rule(
+        "backbone",
+        "stages/patch_embed",
+        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", _positions_at_224)},
+    ),
+    layer_norm(DINO_BLOCK + "norm{i}", "stages/blocks.{b}/ln_{i}"),
+    linear(DINO_BLOCK + "attn.qkv", "stages/blocks.{b}/qkv"),
+    linear(DINO_BLOCK + "attn.proj", "stages/blocks.{b}/projection"),
+    linear(DINO_BLOCK + "mlp.fc{i}", "stages/blocks.{b}/fc{i}"),
+    *(
+        Rule(f"{DINO_BLOCK}ls{i}", "stages/blocks.{b}", {"gamma": (f"scale_{i}", keep)})
+        for i in (1, 2)
+    ),
+    layer_norm("backbone.norm", "stages/norm"),
+    linear("linear_head", "classifier"),
+)
+
 GROUP_BLOCK = "features.{g}.{b}"
 SWIN = (
     Rule("features.0.0", "stages/features.0/projection", PATCHES),
@@ -252,6 +292,12 @@ LAYOUTS = (
     Layout("torchvision", r"regnet_y_\w+", REGNET),
     Layout("torchvision", r"vit_b_16\w*", VIT),
     Layout("timm", r"vit_\w+", TIMM_VIT),
+    Layout(
+        "dinov2",
+        r"dinov2_\w+",
+        DINOV2,
+        dropped={"backbone.mask_token": "what stood for hidden patches in training"},
+    ),
     Layout("torchvision", r"swin_\w+", SWIN),
     Layout("torchvision", r"convnext_\w+", CONVNEXT),
     Layout("timm", r"convnext_\w+", TIMM_CONVNEXT),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, NormLinearClassifier
 from jaxood.models.layers import Conv
-from jaxood.models.transformer import Dense, LayerNorm, gelu, patches
+from jaxood.models.transformer import Dense, LayerNorm, gelu, patches, scaled
 
 EPSILON = 1e-6  # of every LayerNorm
 
@@ -65,7 +65,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         branch = self.fc2(gelu(self.fc1(self.norm(self.depthwise(x)))))
-        return x + branch * jnp.expand_dims(self.scale[...], (0, 1, 2))
+        return x + scaled(branch, self.scale[...])
 
 
 def convnext(design: Design, num_classes: int = 1000) -> Backbone:

@@ -14,6 +14,7 @@ from jaxood.heads import Head
 from jaxood.models import convnext, swin, tiny_vit
 from jaxood.models.backbone import Backbone
 from jaxood.models.digits_cnn import digits_cnn
+from jaxood.models.dinov2 import dinov2
 from jaxood.models.efficientnet_lite import efficientnet_lite0
 from jaxood.models.mobilenet_v2 import mobilenet_v2
 from jaxood.models.regnet import DESIGNS, regnet
@@ -213,6 +214,12 @@ def _convnext(name, digest, resize, top1, in1k, in22k) -> Architecture:
     return Architecture(partial(convnext.convnext, convnext.DESIGNS[name]), tags)
 
 
+def _dinov2(name, top1, **sizes) -> Architecture:
+    """The backbone with its linear classifier of one layer, in one file: see dinov2.py."""
+    tag = _tag("dinov2", f"{name}_lc.pth", 256, 224, "bicubic", top1, "DINOv2")
+    return Architecture(partial(dinov2, **sizes), {"lc_in1k": tag})
+
+
 def _tiny_vit(name, in1k=None, distilled=None) -> Architecture:
     """Trained on ImageNet-1k, or distilled on ImageNet-22k and fine-tuned (paper, table 2)."""
     crop = int(name.rpartition("_")[2])
@@ -334,6 +341,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "convnext_tiny": _convnext("convnext_tiny", "983f1562", 236, 82.520, 82.1, 82.9),
     "convnext_base": _convnext("convnext_base", "6075fbad", 232, 84.062, 83.8, 85.8),
+    "dinov2_vits14": _dinov2("dinov2_vits14", 81.1),
+    "dinov2_vitb14": _dinov2("dinov2_vitb14", 84.5, width=768, heads=12),
     "tiny_vit_5m_224": _tiny_vit("tiny_vit_5m_224", in1k=79.1, distilled=80.7),
     "tiny_vit_11m_224": _tiny_vit("tiny_vit_11m_224", in1k=81.5, distilled=83.2),
     "tiny_vit_21m_224": _tiny_vit("tiny_vit_21m_224", in1k=83.1, distilled=84.8),
@@ -378,14 +387,14 @@ def model_rows(name: str | None = None) -> list[ModelRow]:
         names = [architecture]
     rows = []
     for architecture in names:
-        body, channels, stride, block_ends = SIZES[architecture]
+        body, channels, stride, block_ends, together = SIZES[architecture]
         for tag, weights in ARCHITECTURES[architecture].tags.items():
             pixels, classes = weights.preprocessing.crop, weights.num_classes
             rows.append(
                 ModelRow(
                     architecture,
                     tag,
-                    body + (channels + 1) * classes,
+                    body + (together * channels + 1) * classes,
                     pixels,
                     (pixels // stride, pixels // stride, channels),
                     weights.top1,

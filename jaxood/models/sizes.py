@@ -11,15 +11,17 @@ class Size(NamedTuple):
 
     Attributes:
       body: parameters before the linear layer.
-      channels: of pooled features.
+      channels: of the feature map.
       stride: input pixels a side to a position of the feature map.
       block_ends: as the network's.
+      together: how many vectors of so many channels are pooled.
     """
 
     body: int
     channels: int
     stride: int
     block_ends: tuple[str, ...]
+    together: int = 1
 
 
 def _ends(pattern: str, depths: Iterable[int], first: int = 1) -> tuple[str, ...]:
@@ -33,6 +35,7 @@ def _numbered(pattern: str, *numbers: int) -> tuple[str, ...]:
 TINY_ENDS = _ends("stages.{}.blocks.{}", tiny_vit.DEPTHS, 0)
 VIT_ENDS = _numbered("encoder_layer_{}", 2, 5, 8, 11)
 LITE_ENDS = (*_numbered("blocks.{}", 0, 2, 4, 10), "conv_head")
+DINO_ENDS = (*_numbered("blocks.{}", 2, 5, 8), "norm")
 SWIN_ENDS = ("features.1.1", "features.3.1", "features.5.5", "norm")
 
 
@@ -64,6 +67,8 @@ SIZES: dict[str, Size] = {
     "swin_t": Size(27_519_354, 768, 32, SWIN_ENDS),
     "convnext_tiny": Size(27_820_128, 768, 32, _convnext_ends(9)),
     "convnext_base": Size(87_566_464, 1024, 32, _convnext_ends(27)),
+    "dinov2_vits14": Size(21_628_800, 384, 14, DINO_ENDS, 2),
+    "dinov2_vitb14": Size(85_724_928, 768, 14, DINO_ENDS, 2),
     "tiny_vit_5m_224": Size(5_066_836, 320, 32, TINY_ENDS),
     "tiny_vit_11m_224": Size(10_541_540, 448, 32, TINY_ENDS),
     "tiny_vit_21m_224": Size(20_612_400, 576, 32, TINY_ENDS),

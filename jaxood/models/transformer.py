@@ -69,6 +69,11 @@ def attend(
     return jnp.matmul(weights, value, precision="highest").swapaxes(1, 2)
 
 
+def scaled(x: Float[Array, "*n c"], scale: Float[Array, " c"]) -> Float[Array, "*n c"]:
+    """Each channel times its scale."""
+    return x * jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
+
+
 def patches(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 d"]:
     """Squares that do not overlap: rows of each, its columns, channels flattened."""
     n, height, width, channels = x.shape

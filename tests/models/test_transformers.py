@@ -1,4 +1,4 @@
-"""ConvNeXt, Swin and timm's ViT against torchvision's and timm's networks, at three depths."""
+"""ConvNeXt, Swin, DINOv2 and timm's ViT against their publishers', at three depths."""
 
 from functools import partial
 
@@ -11,9 +11,10 @@ from references import import_timm, import_torchvision
 from torch_networks import noise, randomise
 
 from jaxood.conversion import convert_state_dict
-from jaxood.conversion.parity import errors, find_reference, run, torch_outputs
+from jaxood.conversion.parity import Depths, errors, find_reference, run, torch_outputs
 from jaxood.errors import UsageError
 from jaxood.models.convnext import Design, convnext
+from jaxood.models.dinov2 import dinov2
 from jaxood.models.loading import abstract_model, fill
 from jaxood.models.registry import ARCHITECTURES, Architecture
 from jaxood.models.swin import Block, swin
@@ -107,6 +108,38 @@ def test_a_distilled_checkpoint_is_refused_by_its_parts():
         convert_state_dict(shapes, "vit_s_16", "timm")
     for part in ("head_dist.weight (1000, 384)", "dist_token (1, 1, 384)"):
         assert f"left over in the checkpoint: {part}" in str(error.value)
+
+
+def test_dinov2_on_a_table_of_larger_images(monkeypatch):
+    """timm has the same backbone; its table is resized by torch as DINOv2's code does it."""
+    torch = pytest.importorskip("torch")
+    module = import_timm("timm.models.vision_transformer")
+    sizes = {"img_size": 224, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    backbone = randomise(module.VisionTransformer(num_classes=0, init_values=0.5, **sizes), 224)
+    linear = torch.nn.Linear(48, CLASSES)
+    large = torch.randn(1, 1 + 37 * 37, 24)
+    grid = large[:, 1:].reshape(1, 37, 37, 24).permute(0, 3, 1, 2)
+    factors = ((16 + 0.1) / 37,) * 2
+    resized = torch.nn.functional.interpolate(grid, scale_factor=factors, mode="bicubic")
+    resized = resized.permute(0, 2, 3, 1).reshape(1, 256, 24)
+    backbone.pos_embed.data = torch.cat([large[:, :1], resized], dim=1)
+    state = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
+    state |= {f"linear_head.{key}": value for key, value in linear.state_dict().items()}
+    state |= {"backbone.pos_embed": large, "backbone.mask_token": torch.zeros(1, 24)}
+
+    build = partial(dinov2, depth=2, width=24, heads=3)
+    monkeypatch.setitem(ARCHITECTURES, "dinov2_small", Architecture(build, {}))
+    arrays = convert_state_dict(state, "dinov2_small")
+    empty = abstract_model("dinov2_small", CLASSES)
+    images = noise(2, 224)
+    ours = run(fill(empty, lambda path: jnp.asarray(arrays[path])), images)
+
+    with torch.inference_mode():
+        tokens = backbone.forward_features(torch.tensor(images.transpose(0, 3, 1, 2)))
+        pooled = torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
+        logits = linear(pooled).numpy()
+    features = tokens[:, 1:].reshape(2, 16, 16, 24).numpy()
+    assert max(errors(ours, Depths(features, pooled.numpy(), logits)).values()) < 1e-5
 
 
 def test_windows_that_are_moved_look_past_no_border():
