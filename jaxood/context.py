@@ -6,19 +6,20 @@ layers that somebody asked for, live and die in there.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError, choose, require
 from jaxood.heads import Head
 from jaxood.outputs import ModelOutputs
 from jaxood.spelling import label, spelled_out
 
 Pooling = Literal["mean", "class token", "other"]
+SELECTIONS = ("ends", "last", "all")  # of layers; see `layers_of`
 
 
 @runtime_checkable
@@ -37,6 +38,7 @@ class StagedModel(Protocol):
 
     stage_names: tuple[str, ...]
     cam_layer: str
+    block_ends: tuple[str, ...]
 
     @property
     def head(self) -> Head: ...
@@ -82,6 +84,7 @@ class Context:
       key: of the run's seed; the same for every batch, so that no result depends on its batch.
       pooling: how pooled features come from the feature map.
       layers: activations of the stages that extractors asked for, by name.
+      reduced: what extractors over layers have kept of these already, by their keys.
     """
 
     images: Float[Array, "n h w 3"]
@@ -91,6 +94,7 @@ class Context:
     key: PRNGKeyArray
     pooling: Pooling = "mean"
     layers: Mapping[str, Float[Array, "n ..."]] = field(default_factory=dict)
+    reduced: Mapping[str, Float[Array, "n ..."]] = field(default_factory=dict)
 
     @property
     def head(self) -> Head:
@@ -145,13 +149,52 @@ class Context:
         def tail(activation):
             return model.outputs(model.run(activation, start=name)).logits
 
-        activation = self.layers[name] if name in self.layers else model.run(self.images, stop=name)
-        return Split(activation, tail, model.spatial)
+        return Split(self._activation(model, name), tail, model.spatial)
+
+    def _activation(self, model: StagedModel, name: str) -> Array:
+        return self.layers[name] if name in self.layers else model.run(self.images, stop=name)
+
+    def maps(self, layers: str) -> list[Float[Array, "n _ _ _"]]:
+        """What the layers of `layers_of` gave, in float32; in their order in the network.
+
+        A model without named stages has its feature map alone.
+
+        Raises:
+          UsageError: for a layer that the model does not have, a model without a feature map.
+        """
+        model = self.model
+        if not isinstance(model, StagedModel):
+            known = layers in SELECTIONS
+            require(known, "layers", repr(layers), "none by name: this model has no named stages")
+            return [self.feature_map]
+        return [as_map(model, self._activation(model, name)) for name in layers_of(model, layers)]
 
 
 def stage_of(model: StagedModel, layer: str | None) -> str:
     """The stage that `layer` names; None: the model's own choice for activation maps."""
     return choose("layer", layer, model.stage_names) if layer else model.cam_layer
+
+
+def layers_of(model: StagedModel, layers: str) -> tuple[str, ...]:
+    """The stages that `layers` names, in their order in the network.
+
+    Args:
+      layers: "ends", the last of each of the network's blocks; "last"; "all"; or names joined by
+        "/".
+
+    Raises:
+      UsageError: for a layer that the model does not have.
+    """
+    if layers in SELECTIONS:
+        names = {"all": model.stage_names, "ends": model.block_ends}
+        return names.get(layers, model.stage_names[-1:])
+    chosen = {choose("layers", name, model.stage_names) for name in layers.split("/")}
+    return tuple(name for name in model.stage_names if name in chosen)
+
+
+def as_map(model: StagedModel, activation: Float[Array, "n ..."]) -> Float[Array, "n _ _ _"]:
+    """What a stage gave as a map, in float32."""
+    return jnp.asarray(model.spatial(activation), jnp.float32)
 
 
 class Extractor(ABC):
@@ -186,10 +229,9 @@ class Extractor(ABC):
     def __str__(self) -> str:
         return spelled_out(self)
 
-    @property
-    def stages(self) -> tuple[str | None, ...]:
-        """Layers of a model with named stages that are read; None: the model's own choice."""
-        return (getattr(self, "layer", None),) if self.needs_layer else ()
+    def stages(self, model: StagedModel) -> tuple[str, ...]:
+        """The layers of a model whose activations it reads."""
+        return (stage_of(model, getattr(self, "layer", None)),) if self.needs_layer else ()
 
     def identity(self) -> str:
         """All that its result depends on beside model, images and seed."""
@@ -198,6 +240,28 @@ class Extractor(ABC):
         return (
             f"{type(self).__module__}.{type(self).__qualname__}({', '.join(shown)}) {self.version}"
         )
+
+
+class LayerExtractor(Extractor):
+    """Keeps a small array of each image's activations at several layers.
+
+    They are reduced in the forward pass itself, a few images at a time, and die there.
+
+    Attributes:
+      layers: a field: see `layers_of`.
+    """
+
+    layers: str
+
+    @abstractmethod
+    def reduce(self, maps: Sequence[Float[Array, "n _ _ _"]]) -> Float[Array, "n ..."]:
+        """What is kept of the layers' maps, which are in float32."""
+        ...
+
+    def __call__(self, context: Context) -> Float[Array, "n ..."]:
+        if self.key in context.reduced:
+            return context.reduced[self.key]
+        return self.reduce(context.maps(self.layers))
 
 
 class Attribution(Extractor):

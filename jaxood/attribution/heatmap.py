@@ -16,20 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jaxood.heads import AnyArray
-
-
-def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
-    x = np.abs(distance)
-    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
-
-
-def _linear(distance: np.ndarray) -> np.ndarray:
-    return np.maximum(1 - np.abs(distance), 0.0)
-
-
-KERNELS = {"bicubic": _cubic, "bilinear": _linear}
+from jaxood.interpolation import weights_at
 
 
 @functools.cache
@@ -40,12 +27,7 @@ def _weights(size_in: int, size_out: int, kernel: str, align_corners: bool) -> n
         positions = steps * ((size_in - 1) / max(size_out - 1, 1))
     else:
         positions = (steps + 0.5) * (size_in / size_out) - 0.5
-    matrix = np.zeros((size_out, size_in))
-    for tap in range(-1, 3):
-        taps = np.floor(positions).astype(int) + tap
-        weights = KERNELS[kernel](positions - taps)
-        np.add.at(matrix, (steps, np.clip(taps, 0, size_in - 1)), weights)
-    return matrix.astype(np.float32)
+    return weights_at(positions, size_in, kernel).astype(np.float32)
 
 
 def upsample(

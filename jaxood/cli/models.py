@@ -1,7 +1,8 @@
 """List the architectures: parameters, input, feature map, and the weights published for them.
 
 Accuracies are ImageNet top-1 in per cent as published (CIFAR's for networks of 32x32 images). A
-name may have a tag: `jaxood models resnet50.a1_in1k`.
+name may have a tag: `jaxood models resnet50.a1_in1k`. Layers are those at the ends of blocks, as
+`gram[layers=...]` takes them; `all` there is every layer.
 """
 
 import argparse
@@ -9,7 +10,17 @@ import argparse
 from jaxood.cli.options import add_json_argument
 from jaxood.cli.values import as_json
 
-HEADER = ("architecture", "parameters", "input", "feature map", "tag", "top-1", "checkpoint")
+HEADER = (
+    "architecture",
+    "parameters",
+    "input",
+    "feature map",
+    "tag",
+    "top-1",
+    "source",
+    "checkpoint",
+    "layers",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,5 +48,7 @@ def _cells(row) -> tuple[str, ...]:
         "x".join(map(str, row.feature_map)),
         row.tag,
         "" if row.top1 is None else f"{row.top1:.1f}",
+        row.source,
         row.checkpoints[0] if row.checkpoints else "",
+        "/".join(row.layers),
     )

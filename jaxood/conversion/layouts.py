@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from jaxood.conversion.rules import (
     ATTENTION_INPUT,
     PATCHES,
@@ -14,7 +16,8 @@ from jaxood.conversion.rules import (
     linear,
     squeeze,
 )
-from jaxood.models import efficientnet_lite, mobilenet_v2
+from jaxood.interpolation import weights_at
+from jaxood.models import dinov2, efficientnet_lite, mobilenet_v2
 
 RESNET = (
     conv("conv1", "bn1", "stages/conv1"),
@@ -120,6 +123,121 @@ VIT = (
     linear("heads.head", "classifier"),
 )
 
+TIMM_VIT = (
+    Rule("patch_embed.proj", "stages/conv_proj/projection", PATCHES),
+    Rule(
+        "",
+        "stages/conv_proj",
+        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", squeeze)},
+    ),
+    layer_norm("blocks.{b}.norm{i}", "stages/encoder_layer_{b}/ln_{i}"),
+    linear("blocks.{b}.attn.qkv", "stages/encoder_layer_{b}/qkv"),
+    linear("blocks.{b}.attn.proj", "stages/encoder_layer_{b}/projection"),
+    linear("blocks.{b}.mlp.fc{i}", "stages/encoder_layer_{b}/fc{i}"),
+    layer_norm("norm", "classifier"),
+    linear("head", "classifier"),
+)
+
+
+def _positions_at_224(table: np.ndarray) -> np.ndarray:
+    """DINOv2's table for other images: bicubic, by a factor that is a tenth of a patch too large.
+
+    Its code (`interpolate_pos_encoding`) adds that to be safe from rounding down.
+    """
+    table = squeeze(table)
+    side, wanted = round((len(table) - 1) ** 0.5), dinov2.SIDE // dinov2.PATCH
+    if side == wanted:
+        return table
+    where = (np.arange(wanted) + 0.5) * (side / (wanted + 0.1)) - 0.5
+    weights = weights_at(where, side, "bicubic")
+    grid = table[1:].reshape(side, side, -1)
+    resized = np.einsum("ah,bw,hwc->abc", weights, weights, grid, optimize=True)
+    return np.concatenate([table[:1], resized.reshape(wanted * wanted, -1)])
+
+
+DINO_BLOCK = "backbone.blocks.{b}."
+DINOV2 = (
+    Rule("backbone.patch_embed.proj", "stages/patch_embed/projection", PATCHES),
+    Rule(
+        "backbone",
+        "stages/patch_embed",
+        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", _positions_at_224)},
+    ),
+    layer_norm(DINO_BLOCK + "norm{i}", "stages/blocks.{b}/ln_{i}"),
+    linear(DINO_BLOCK + "attn.qkv", "stages/blocks.{b}/qkv"),
+    linear(DINO_BLOCK + "attn.proj", "stages/blocks.{b}/projection"),
+    linear(DINO_BLOCK + "mlp.fc{i}", "stages/blocks.{b}/fc{i}"),
+    *(
+        Rule(f"{DINO_BLOCK}ls{i}", "stages/blocks.{b}", {"gamma": (f"scale_{i}", keep)})
+        for i in (1, 2)
+    ),
+    layer_norm("backbone.norm", "stages/norm"),
+    linear("linear_head", "classifier"),
+)
+
+GROUP_BLOCK = "features.{g}.{b}"
+SWIN = (
+    Rule("features.0.0", "stages/features.0/projection", PATCHES),
+    layer_norm("features.0.2", "stages/features.0/norm"),
+    layer_norm(GROUP_BLOCK + ".norm{i}", f"stages/{GROUP_BLOCK}/norm{{i}}"),
+    Rule(
+        GROUP_BLOCK + ".attn",
+        f"stages/{GROUP_BLOCK}",
+        {"relative_position_bias_table": ("position_bias", keep)},
+    ),
+    linear(GROUP_BLOCK + ".attn.qkv", f"stages/{GROUP_BLOCK}/qkv"),
+    linear(GROUP_BLOCK + ".attn.proj", f"stages/{GROUP_BLOCK}/projection"),
+    linear(GROUP_BLOCK + ".mlp.0", f"stages/{GROUP_BLOCK}/fc1"),
+    linear(GROUP_BLOCK + ".mlp.3", f"stages/{GROUP_BLOCK}/fc2"),
+    layer_norm("features.{g}.norm", "stages/features.{g}/norm"),
+    linear("features.{g}.reduction", "stages/features.{g}/reduction"),
+    layer_norm("norm", "stages/norm"),
+    linear("head", "classifier"),
+)
+
+CONVNEXT = (
+    Rule("features.0.0", "stages/features.0/projection", PATCHES),
+    layer_norm("features.0.1", "stages/features.0/norm"),
+    *(
+        rule
+        for group in (2, 4, 6)  # between the blocks
+        for rule in (
+            layer_norm(f"features.{group}.0", f"stages/features.{group}/norm"),
+            Rule(f"features.{group}.1", f"stages/features.{group}/projection", PATCHES),
+        )
+    ),
+    Rule(GROUP_BLOCK, f"stages/{GROUP_BLOCK}", {"layer_scale": ("scale", squeeze)}),
+    conv(GROUP_BLOCK + ".block.0", None, f"stages/{GROUP_BLOCK}/depthwise"),
+    layer_norm(GROUP_BLOCK + ".block.2", f"stages/{GROUP_BLOCK}/norm"),
+    linear(GROUP_BLOCK + ".block.3", f"stages/{GROUP_BLOCK}/fc1"),
+    linear(GROUP_BLOCK + ".block.5", f"stages/{GROUP_BLOCK}/fc2"),
+    layer_norm("classifier.0", "classifier"),
+    linear("classifier.2", "classifier"),
+)
+
+
+def _timm_convnext(group: int) -> tuple[Rule, ...]:
+    """timm counts groups, torchvision what stands between them as well."""
+    block, before = f"stages.{group}.blocks.{{b}}", f"stages.{group}.downsample"
+    target, merged = f"stages/features.{2 * group + 1}.{{b}}", f"stages/features.{2 * group}"
+    return (
+        Rule(block, target, {"gamma": ("scale", keep)}),
+        conv(block + ".conv_dw", None, target + "/depthwise"),
+        layer_norm(block + ".norm", target + "/norm"),
+        linear(block + ".mlp.fc{i}", target + "/fc{i}"),
+        layer_norm(before + ".0", merged + "/norm"),
+        Rule(before + ".1", merged + "/projection", PATCHES),
+    )
+
+
+TIMM_CONVNEXT = (
+    Rule("stem.0", "stages/features.0/projection", PATCHES),
+    layer_norm("stem.1", "stages/features.0/norm"),
+    *(rule for group in range(4) for rule in _timm_convnext(group)),
+    layer_norm("head.norm", "classifier"),
+    linear("head.fc", "classifier"),
+)
+
 TINY_BLOCK = "stages.{g}.blocks.{b}"
 TINY_VIT = (
     *(
@@ -173,6 +291,16 @@ LAYOUTS = (
     ),
     Layout("torchvision", r"regnet_y_\w+", REGNET),
     Layout("torchvision", r"vit_b_16\w*", VIT),
+    Layout("timm", r"vit_\w+", TIMM_VIT),
+    Layout(
+        "dinov2",
+        r"dinov2_\w+",
+        DINOV2,
+        dropped={"backbone.mask_token": "what stood for hidden patches in training"},
+    ),
+    Layout("torchvision", r"swin_\w+", SWIN),
+    Layout("torchvision", r"convnext_\w+", CONVNEXT),
+    Layout("timm", r"convnext_\w+", TIMM_CONVNEXT),
     Layout("timm", r"tiny_vit_\w+", TINY_VIT),
 )
 

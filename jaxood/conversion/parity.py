@@ -58,11 +58,18 @@ def _timm(name=None):
     )
 
 
+def _timm_vit(package, architecture, classes):
+    _, size, patch, *side = architecture.split("_")
+    name = f"vit_{VIT_SIZES[size]}_patch{patch}_{side[0] if side else 224}"
+    return package.create_model(name, num_classes=classes)
+
+
 def _lite(package, architecture, classes):
     name = architecture.replace("_", "-")
     return package.EfficientNet.from_name(name, override_params={"num_classes": classes})
 
 
+VIT_SIZES = {"s": "small", "b": "base"}
 TORCHVISION = "torchvision.models"
 LITE = "efficientnet_lite_pytorch"
 REFERENCES = (
@@ -74,6 +81,10 @@ REFERENCES = (
     Reference("torchvision", "mobilenet_v2", TORCHVISION, _torchvision, "features"),
     Reference("torchvision", "regnet_y_.*", TORCHVISION, _torchvision, "trunk_output"),
     Reference("torchvision", "vit_.*", TORCHVISION, _torchvision, "encoder.layers"),
+    Reference("torchvision", "swin_.*", TORCHVISION, _torchvision, "norm"),
+    Reference("torchvision", "convnext_.*", TORCHVISION, _torchvision, "features"),
+    Reference("timm", "convnext_.*", "timm", _timm(), "stages"),
+    Reference("timm", "vit_.*", "timm", _timm_vit, "into norm"),
     Reference("timm", "mobilenet_v2", "timm", _timm("mobilenetv2_100"), "bn2"),
     Reference("timm", "efficientnet_lite0", "timm", _timm("tf_efficientnet_lite0"), "bn2"),
     Reference("timm", "tiny_vit_.*", "timm", _timm(), "stages"),
@@ -137,6 +148,8 @@ def torch_outputs(network, features: str, images: np.ndarray) -> Depths:
         side = round((found.shape[1] - 1) ** 0.5)
         grid = found[:, 1:].reshape(len(found), side, side, -1)
         return Depths(grid, found[:, 0], logits)
+    if found.shape[-1] != found.shape[-2]:  # channels last already: maps are square
+        return Depths(found, found.mean((1, 2)), logits)
     return Depths(found.transpose(0, 2, 3, 1), found.mean((2, 3)), logits)
 
 

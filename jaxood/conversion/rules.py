@@ -97,7 +97,9 @@ class Layout:
 
 
 # Counters of the training, and constants that follow from the architecture.
-IGNORED = re.compile(r"(^|\.)(num_batches_tracked|n_averaged|attention_bias_idxs)$")
+IGNORED = re.compile(
+    r"(^|\.)(num_batches_tracked|n_averaged|attention_bias_idxs|relative_position_index)$"
+)
 NORM_PARAMS = ("weight", "bias", "running_mean", "running_var")
 
 

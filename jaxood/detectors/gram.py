@@ -1,43 +1,54 @@
-"""Gram statistics of the last feature map, and how far they leave the range of the class.
+"""Gram statistics of layers, and how far they leave the range of the class.
 
   G^q_i = (sum_j sum_s F_is^q F_js^q)^(1/q)          channels i j, positions s, orders q = 1..Q
-  score = -sum_q,i ( relu(min_t - G) / |min_t + 1e-6| + relu(G - max_t) / |max_t + 1e-6| )
+  D_l   = sum_q,i ( relu(min_t - G) / |min_t + 1e-6| + relu(G - max_t) / |max_t + 1e-6| )
+  score = -sum_l D_l / E_l
 
 min_t and max_t: over the training images that are predicted as the class t = argmax logits.
+E_l: the mean of D_l over a tenth of the training images of each class, which are left out of the
+ranges; 1 where no class has ten images, and where none of the tenth leaves its range.
 
 Sastry & Oore: "Detecting Out-of-Distribution Examples with Gram Matrices", ICML 2020. Departures:
-the last map only, so that the paper's division by a layer's expected deviation changes no order;
-and Q = 5, not 10, as Q c floats are kept for every image. A class that is never predicted in
-training has the range of all training images.
+by default the last layer of each block, not all (`layers=all`), and Q = 5, not 10, as l Q c floats
+are kept for every image, c of the widest layer; the paper takes the tenth from validation images.
+A class that is never predicted in training has the range of all training images. A model without
+named layers has one, its feature map.
 
 A view or a transform changes only the prediction t here, not the statistics.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxood.context import Context, Extractor
+from jaxood.context import LayerExtractor
 from jaxood.detectors.contract import Depth, Detector
+from jaxood.detectors.layers import side_by_side
 from jaxood.errors import require
+
+LEFT_OUT = 10  # one image of so many of a class
 
 
 @dataclass(frozen=True)
-class GramStatistics(Extractor):
-    """The row sums of the Gram matrices of orders 1 to `orders`."""
+class GramStatistics(LayerExtractor):
+    """The row sums of the Gram matrices of orders 1 to `orders`, a row a layer."""
 
     name: ClassVar[str] = "gram"
+    version: ClassVar[int] = 2
 
     orders: int = 5
+    layers: str = "ends"
 
-    def __call__(self, context: Context) -> Float[Array, "n d"]:
-        feature_map = context.feature_map
-        n, h, w, c = feature_map.shape
-        values = feature_map.reshape(n, h * w, c)
+    def reduce(self, maps: Sequence[Float[Array, "n _ _ _"]]) -> Float[Array, "n l d"]:
+        return side_by_side([self._of(layer) for layer in maps])
+
+    def _of(self, layer: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
+        n, h, w, c = layer.shape
+        values = layer.reshape(n, h * w, c)
         # Powers up to twice the order: without the two scales they leave float32's range.
         peaks = jnp.maximum(jnp.abs(values).max(axis=1, keepdims=True), 1e-30)
         largest = peaks.max(axis=2, keepdims=True)
@@ -51,8 +62,9 @@ class GramStatistics(Extractor):
 
 
 class GramState(NamedTuple):
-    low: Float[Array, "k d"]
-    high: Float[Array, "k d"]
+    low: Float[Array, "k l d"]
+    high: Float[Array, "k l d"]
+    expected: Float[Array, " l"]
 
 
 @dataclass(frozen=True)
@@ -66,13 +78,14 @@ class Gram(Detector):
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
 
     orders: int = 5
+    layers: str = "ends"
 
     def __post_init__(self):
         require(self.orders > 0, "gram.orders", self.orders, "a positive number")
 
     @property
     def extractors(self):
-        return (GramStatistics(self.orders),)
+        return (GramStatistics(self.orders, self.layers),)
 
     def _statistics(self, outputs):
         return outputs.extras[self.extractors[0].key]
@@ -83,14 +96,27 @@ class Gram(Detector):
         k = train.logits.shape[1]
         low = np.repeat(statistics.min(axis=0)[None], k, axis=0)
         high = np.repeat(statistics.max(axis=0)[None], k, axis=0)
+        left_out = []
         for top in np.unique(predicted):
             members = statistics[predicted == top]
-            low[top], high[top] = members.min(axis=0), members.max(axis=0)
-        return GramState(jnp.asarray(low), jnp.asarray(high))
+            first = len(members) // LEFT_OUT
+            low[top], high[top] = members[first:].min(axis=0), members[first:].max(axis=0)
+            left_out.append(_deviations(members[:first], low[top], high[top], np))
+        return GramState(*map(jnp.asarray, (low, high, _expected(np.concatenate(left_out)))))
 
     def score(self, state, outputs, head):
         statistics, predicted = self._statistics(outputs), jnp.argmax(outputs.logits, axis=1)
-        low, high = state.low[predicted], state.high[predicted]
-        below = jax.nn.relu(low - statistics) / jnp.abs(low + 1e-6)
-        above = jax.nn.relu(statistics - high) / jnp.abs(high + 1e-6)
-        return -jnp.sum(below + above, axis=1)
+        found = _deviations(statistics, state.low[predicted], state.high[predicted], jnp)
+        return -jnp.sum(found / state.expected[None], axis=1)
+
+
+def _deviations(statistics, low, high, numpy):
+    """D of each layer, [n, l]."""
+    below = numpy.maximum(low - statistics, 0) / numpy.abs(low + 1e-6)
+    above = numpy.maximum(statistics - high, 0) / numpy.abs(high + 1e-6)
+    return numpy.sum(below + above, axis=2)
+
+
+def _expected(deviations: Float[np.ndarray, "n l"]) -> Float[np.ndarray, " l"]:
+    means = deviations.sum(axis=0) / max(len(deviations), 1)
+    return np.where(means > 0, means, 1.0).astype(np.float32)

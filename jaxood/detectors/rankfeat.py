@@ -1,11 +1,13 @@
-"""RankFeat: the feature map without its largest singular component.
+"""RankFeat: maps without their largest singular component.
 
-  F' = F - s_1 u_1 v_1^T,   pooled = mean of F' over positions
+  F' = F - s_1 u_1 v_1^T,   score = logsumexp of the mean logits of the models with F' in the place
+  of F, for the maps F after the last block and after the one before it
 
 Song, Sebe, Wang: "RankFeat: Rank-1 Feature Removal for Out-of-distribution Detection", NeurIPS
-2022. The paper averages the logits of two such models, one with the component removed from the
-third block's map; here it is the last map alone (their "block 4"). The singular vector over
-positions comes from the p x p Gram matrix.
+2022. As a view it gives the mean of the pooled features of the two models; for a linear head the
+logits that follow are the mean of theirs. `blocks=1` is the last map alone (their "block 4"), and
+so is a model without named layers. The part of the network after the earlier block runs once more.
+The singular vector comes from the Gram matrix of positions or channels, whichever are fewer.
 """
 
 from dataclasses import dataclass
@@ -14,23 +16,47 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxood.context import Context, View
+from jaxood.context import Context, StagedModel, View
+from jaxood.errors import require
+
+
+def without_largest(maps: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Each map, as a matrix of positions by channels, less its largest singular component."""
+    n, h, w, c = maps.shape
+    values = maps.reshape(n, h * w, c)
+    positions = h * w <= c
+    rows = values if positions else values.swapaxes(1, 2)
+    gram = jnp.einsum("npc,nqc->npq", rows, rows, precision="highest")
+    first = jnp.linalg.eigh(gram)[1][:, :, -1]
+    along = jnp.einsum("np,npc->nc", first, rows, precision="highest")
+    largest = first[:, :, None] * along[:, None, :]
+    return (values - (largest if positions else largest.swapaxes(1, 2))).reshape(maps.shape)
 
 
 @dataclass(frozen=True)
 class RankFeat(View):
-    """Pooled features without the largest singular component of the feature map."""
+    """Pooled features without the largest singular components of the last two blocks' maps."""
 
     name: ClassVar[str] = "rankfeat"
     paper: ClassVar[str] = "Song, Sebe, Wang, NeurIPS 2022"
+    version: ClassVar[int] = 2
+
+    blocks: int = 2
+
+    def __post_init__(self):
+        require(self.blocks in (1, 2), "rankfeat.blocks", self.blocks, "1 or 2")
+
+    def stages(self, model: StagedModel) -> tuple[str, ...]:
+        return model.block_ends[-2:-1] if self.blocks == 2 else ()
 
     def __call__(self, context: Context) -> Float[Array, "n c"]:
         context.require_mean_pooling(self.name)
-        feature_map = context.feature_map
-        n, h, w, c = feature_map.shape
-        values = feature_map.reshape(n, h * w, c)
-        gram = jnp.einsum("npc,nqc->npq", values, values, precision="highest")
-        _, vectors = jnp.linalg.eigh(gram)
-        first = vectors[:, :, -1]
-        along = jnp.einsum("np,npc->nc", first, values, precision="highest")
-        return values.mean(axis=1) - first.mean(axis=1, keepdims=True) * along
+        last = without_largest(context.feature_map).mean(axis=(1, 2))
+        model = context.model
+        if not isinstance(model, StagedModel) or not self.stages(model):
+            return last
+        (name,) = self.stages(model)
+        activation = context.at(name).activation
+        removed = without_largest(activation.astype(jnp.float32)).astype(activation.dtype)
+        again = model.outputs(model.run(removed, start=name)).pooled
+        return (last + jnp.asarray(again)) / 2

@@ -27,6 +27,8 @@ from jaxood.detectors.mahalanobis import (
 )
 from jaxood.detectors.mc_dropout import MCDropout
 from jaxood.detectors.mcm import MCM
+from jaxood.detectors.multi_mahalanobis import MultiMahalanobis
+from jaxood.detectors.nac import NAC
 from jaxood.detectors.nci import NCI
 from jaxood.detectors.neglabel import NegLabel
 from jaxood.detectors.neighbours import Knn, NNGuide
@@ -71,6 +73,7 @@ DETECTORS: dict[str, type[Detector]] = _by_name(
         Mahalanobis,
         MahalanobisPlusPlus,
         MahalanobisNNGuide,
+        MultiMahalanobis,
         SSD,
         RMDS,
         RMDSPlusPlus,
@@ -88,6 +91,7 @@ DETECTORS: dict[str, type[Detector]] = _by_name(
         GradUncertainty,
         Relation,
         Gram,
+        NAC,
         ODIN,
         IODIN,
         MCDropout,

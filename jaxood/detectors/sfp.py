@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxood.attribution.coalitions import MOST, CoalitionValue
 from jaxood.attribution.registry import attribution
-from jaxood.context import Attribution, Context, Extractor, View
+from jaxood.context import Attribution, Context, Extractor, StagedModel, View
 from jaxood.errors import UsageError, require
 from jaxood.ranking import kept_positions
 from jaxood.spelling import name_of, read
@@ -80,9 +80,8 @@ class SpatialPurification(View):
     def random(self) -> bool:
         return self.attribution.random
 
-    @property
-    def stages(self) -> tuple[str | None, ...]:
-        return self.attribution.stages
+    def stages(self, model: StagedModel) -> tuple[str, ...]:
+        return self.attribution.stages(model)
 
     def identity(self) -> str:
         effective = self.attribution.identity(), self.keep_fraction, self.version
@@ -116,9 +115,8 @@ class RankedPositions(Extractor):
     def random(self) -> bool:
         return self.of.random
 
-    @property
-    def stages(self) -> tuple[str | None, ...]:
-        return self.of.stages
+    def stages(self, model: StagedModel) -> tuple[str, ...]:
+        return self.of.stages(model)
 
     def __call__(self, context: Context) -> Float[Array, "n h w"]:
         top = jnp.argmax(context.outputs.logits, axis=-1)

@@ -73,7 +73,11 @@ def list_models(pattern: str = "*") -> list[Entry]:
             f"{row.parameters / 1e6:.2f} M parameters, input {row.input}, feature map "
             + "x".join(map(str, row.feature_map))
             + (f", top-1 {row.top1:.1f} %" if row.top1 else ""),
-            parameters=(("checkpoints", row.checkpoints),),
+            parameters=(
+                ("checkpoints", row.checkpoints),
+                ("source", row.source),
+                ("layers", row.layers),
+            ),
         )
         for row in model_rows()
     )

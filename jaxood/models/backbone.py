@@ -1,6 +1,6 @@
 """What every model has in common: named stages in order, a pooling, a head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -49,6 +49,9 @@ class Backbone(nnx.Module):
       pooling: "mean" where pooled is the mean over positions; attribution by coalitions and
         purification need that.
       cam_layer: the stage whose output class activation maps use unless told otherwise.
+      block_ends: the last stage of each part of the network that works at one resolution, or of
+        each quarter where all of it does: what methods over several layers read. All stages where
+        nothing else is said.
     """
 
     def __init__(
@@ -57,12 +60,14 @@ class Backbone(nnx.Module):
         classifier: LinearClassifier | NormLinearClassifier,
         cam_layer: str | None = None,
         pooling: Pooling = "mean",
+        block_ends: Sequence[str] = (),
     ):
         self.stage_names = tuple(stages)  # nnx.Dict forgets the order when it is merged
         self.stages = nnx.Dict(stages)
         self.classifier = classifier
         self.cam_layer = cam_layer or self.stage_names[-1]
         self.pooling = pooling
+        self.block_ends = tuple(block_ends) or self.stage_names
 
     @property
     def head(self) -> Head:

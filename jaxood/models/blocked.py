@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxood.compiling import images_a_step
-from jaxood.context import Model
+from jaxood.context import LayerExtractor, Model, as_map, layers_of
 from jaxood.models.backbone import Backbone
 from jaxood.outputs import ModelOutputs
 
@@ -23,18 +23,22 @@ Layers = dict[str, Float[Array, "n ..."]]
 
 
 def forward(
-    model: Model, images: Float[Array, "n h w 3"], stages: Sequence[str] = ()
-) -> tuple[ModelOutputs, Layers]:
+    model: Model,
+    images: Float[Array, "n h w 3"],
+    stages: Sequence[str] = (),
+    over_layers: Sequence[LayerExtractor] = (),
+) -> tuple[ModelOutputs, Layers, Layers]:
     """`model(images)` on one device, in steps over the batch where it is compiled for a CPU.
 
     A model of the user's own goes in one step: it may depend on the batch.
 
     Args:
       stages: of a model with named stages, whose activations are kept as well.
+      over_layers: what is kept of activations, by its keys, in the place of these.
     """
     if not isinstance(model, Backbone):
-        return model(images), {}
-    whole = partial(_with_layers, model, stages=stages)
+        return model(images), {}, {}
+    whole = partial(_with_layers, model, stages=stages, over_layers=over_layers)
     return stepwise(model, whole, (images,), images.shape[1:3])
 
 
@@ -60,11 +64,17 @@ def stepwise(
     return jax.lax.platform_dependent(*rows, cpu=in_steps, default=function)
 
 
-def _with_layers(model: Backbone, images, stages: Sequence[str]) -> tuple[ModelOutputs, Layers]:
-    """The outputs, and what the stages gave on the way."""
-    layers: Layers = {}
+def _with_layers(
+    model: Backbone, images, stages: Sequence[str], over_layers: Sequence[LayerExtractor]
+) -> tuple[ModelOutputs, Layers, Layers]:
+    """The outputs, what the stages gave on the way, and what extractors make of that."""
+    passed: Layers = {}  # traced: what nobody reads is not kept
     activation, before = images, None
-    for name in sorted(set(stages), key=model.stage_names.index):
-        activation = layers[name] = model.run(activation, start=before, stop=name)
+    for name in model.stage_names:
+        activation = passed[name] = model.run(activation, start=before, stop=name)
         before = name
-    return model.outputs(model.run(activation, start=before)), layers
+    reduced = {
+        one.key: one.reduce([as_map(model, passed[name]) for name in layers_of(model, one.layers)])
+        for one in over_layers
+    }
+    return model.outputs(activation), {name: passed[name] for name in stages}, reduced

@@ -14,7 +14,7 @@ def digits_cnn(num_classes: int = 6) -> Backbone:
         "conv2": Conv(32, 64, 3, 2, activation=relu),
         "conv3": Conv(64, 64, 3, activation=relu),
     }
-    return Backbone(stages, LinearClassifier(64, num_classes))
+    return Backbone(stages, LinearClassifier(64, num_classes), block_ends=("conv1", "conv3"))
 
 
 def initialise(model: Backbone, key: jax.Array) -> None:

@@ -34,4 +34,5 @@ def efficientnet_lite0(num_classes: int = 1000) -> Backbone:
             stages[f"blocks.{len(stages) - 1}"] = block
             inputs = outputs
     stages["conv_head"] = Conv(inputs, 1280, activation=relu6)
-    return Backbone(stages, LinearClassifier(1280, num_classes))
+    ends = ("blocks.0", "blocks.2", "blocks.4", "blocks.10", "conv_head")
+    return Backbone(stages, LinearClassifier(1280, num_classes), block_ends=ends)

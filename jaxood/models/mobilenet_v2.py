@@ -52,4 +52,5 @@ def mobilenet_v2(num_classes: int = 1000) -> Backbone:
             stages[f"features.{len(stages)}"] = block
             inputs = outputs
     stages[f"features.{len(stages)}"] = Conv(inputs, 1280, activation=relu6)
-    return Backbone(stages, LinearClassifier(1280, num_classes))
+    ends = [f"features.{index}" for index in (1, 3, 6, 13, 18)]
+    return Backbone(stages, LinearClassifier(1280, num_classes), block_ends=ends)

@@ -11,13 +11,15 @@ from flax import nnx
 from jaxood.context import Pooling
 from jaxood.errors import choose
 from jaxood.heads import Head
-from jaxood.models import tiny_vit
+from jaxood.models import convnext, swin, tiny_vit
 from jaxood.models.backbone import Backbone
 from jaxood.models.digits_cnn import digits_cnn
+from jaxood.models.dinov2 import dinov2
 from jaxood.models.efficientnet_lite import efficientnet_lite0
 from jaxood.models.mobilenet_v2 import mobilenet_v2
 from jaxood.models.regnet import DESIGNS, regnet
 from jaxood.models.resnet import BasicBlock, Bottleneck, resnet
+from jaxood.models.sizes import SIZES
 from jaxood.models.vit import vit
 from jaxood.preprocessing import Preprocessing
 
@@ -28,12 +30,14 @@ class WeightTag:
 
     Attributes:
       layout: name of the conversion rules for its keys ("torchvision", "timm"...).
+      source: whose weights they are.
       checkpoints: published file names, most usual first.
       top1: published top-1 accuracy in per cent.
     """
 
     preprocessing: Preprocessing
     layout: str
+    source: str
     checkpoints: tuple[str, ...]
     num_classes: int = 1000
     top1: float | None = None
@@ -93,10 +97,14 @@ class LoadedModel:
         return json.loads(json.dumps(parts))
 
 
-def _tag(layout, checkpoints, resize, crop, interpolation, top1=None) -> WeightTag:
+def _tag(
+    layout, checkpoints, resize, crop, interpolation, top1=None, source="", num_classes=1000
+) -> WeightTag:
+    """The layout of a source is called as the source, where nothing else is said."""
     if isinstance(checkpoints, str):
         checkpoints = (checkpoints,)
-    return WeightTag(Preprocessing(resize, crop, interpolation), layout, checkpoints, top1=top1)
+    prepared = Preprocessing(resize, crop, interpolation)
+    return WeightTag(prepared, layout, source or layout, checkpoints, num_classes, top1)
 
 
 def _v1(checkpoints, top1) -> dict[str, WeightTag]:
@@ -119,17 +127,20 @@ def _swag(fine_tuned, fine_tuned_top1, linear, linear_top1) -> dict[str, WeightT
 
 def _a1(checkpoint, top1) -> dict[str, WeightTag]:
     """Wightman et al., "ResNet strikes back", 2021, table 3: accuracy at 224."""
-    return {"a1_in1k": _tag("torchvision", checkpoint, 235, 224, "bicubic", top1)}
+    return {"a1_in1k": _tag("torchvision", checkpoint, 235, 224, "bicubic", top1, "timm")}
 
 
 # knn-ood's checkpoint; NNGuide's code renames it.
-SUPCON = _tag("supcon", ("supcon.pth", "resnet50-supcon.pt"), 256, 224, "bilinear")
+SUPCON = _tag(
+    "supcon", ("supcon.pth", "resnet50-supcon.pt"), 256, 224, "bilinear", source="knn-ood"
+)
 
 # OpenOOD v1.5 trains three seeds of each; the accuracy is their mean.
 CIFAR = {
     "cifar10": WeightTag(
         Preprocessing(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
         "openood",
+        "OpenOOD",
         ("cifar10_resnet18_32x32_base_e100_lr0.1_default/s0/best.ckpt",),
         num_classes=10,
         top1=95.06,
@@ -137,15 +148,27 @@ CIFAR = {
     "cifar100": WeightTag(
         Preprocessing(32, 32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)),
         "openood",
+        "OpenOOD",
         ("cifar100_resnet18_32x32_base_e100_lr0.1_default/s0/best.ckpt",),
         num_classes=100,
         top1=77.25,
     ),
 }
+IMAGENET200 = _tag(
+    "torchvision",
+    "imagenet200_resnet18_224x224_base_e90_lr0.1_default/s0/best.ckpt",
+    256,
+    224,
+    "bilinear",
+    86.37,
+    "OpenOOD",
+    200,
+)
 
 DIGITS = WeightTag(
     Preprocessing(8, 8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     layout="",  # trained here, never converted
+    source="jaxood",
     checkpoints=(),
     num_classes=6,
 )
@@ -154,9 +177,8 @@ DIGITS = WeightTag(
 def _lite0(layout, checkpoint) -> WeightTag:
     """Two ports of the weights of TensorFlow's authors, whose accuracy this is."""
     half = (0.5, 0.5, 0.5)
-    return WeightTag(
-        Preprocessing(256, 224, "bicubic", half, half), layout, (checkpoint,), top1=75.1
-    )
+    prepared = Preprocessing(256, 224, "bicubic", half, half)
+    return WeightTag(prepared, layout, layout, (checkpoint,), top1=75.1)
 
 
 def _resnet(block, depths, tags, small_images=False) -> Architecture:
@@ -165,6 +187,37 @@ def _resnet(block, depths, tags, small_images=False) -> Architecture:
 
 def _regnet(name, tags) -> Architecture:
     return Architecture(partial(regnet, DESIGNS[name]), tags)
+
+
+def _augreg(name, **accuracies) -> dict[str, WeightTag]:
+    """Steiner et al., "How to train your ViT?", TMLR 2022, in timm; accuracies are timm's."""
+    half = (0.5, 0.5, 0.5)
+    prepared = Preprocessing(248, 224, "bicubic", half, half)
+    return {
+        tag: WeightTag(prepared, "timm", "timm", (f"{name}.{tag}/model.safetensors",), top1=top1)
+        for tag, top1 in accuracies.items()
+    }
+
+
+def _deit(checkpoint, top1) -> WeightTag:
+    """Touvron et al., ICML 2021, without a distillation token."""
+    return _tag("timm", checkpoint, 248, 224, "bicubic", top1, "DeiT")
+
+
+def _convnext(name, digest, resize, top1, in1k, in22k) -> Architecture:
+    """torchvision's training, and the authors' two in timm (their accuracies)."""
+    published = f"{name}-{digest}.pth"
+    tags = {"IMAGENET1K_V1": _tag("torchvision", published, resize, 224, "bilinear", top1)}
+    for tag, accuracy in (("fb_in1k", in1k), ("fb_in22k_ft_in1k", in22k)):
+        published = f"{name}.{tag}/model.safetensors"
+        tags[tag] = _tag("timm", published, 256, 224, "bicubic", accuracy)
+    return Architecture(partial(convnext.convnext, convnext.DESIGNS[name]), tags)
+
+
+def _dinov2(name, top1, **sizes) -> Architecture:
+    """The backbone with its linear classifier of one layer, in one file: see dinov2.py."""
+    tag = _tag("dinov2", f"{name}_lc.pth", 256, 224, "bicubic", top1, "DINOv2")
+    return Architecture(partial(dinov2, **sizes), {"lc_in1k": tag})
 
 
 def _tiny_vit(name, in1k=None, distilled=None) -> Architecture:
@@ -184,7 +237,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": _resnet(
         BasicBlock,
         (2, 2, 2, 2),
-        _v1("resnet18-f37072fd.pth", 69.758) | _a1("resnet18_a1_0-d63eafa0.pth", 71.5),
+        _v1("resnet18-f37072fd.pth", 69.758)
+        | _a1("resnet18_a1_0-d63eafa0.pth", 71.5)
+        | {"imagenet200": IMAGENET200},
     ),
     "resnet34": _resnet(
         BasicBlock,
@@ -251,9 +306,21 @@ ARCHITECTURES: dict[str, Architecture] = {
             83.976,
         ),
     ),
+    "vit_s_16": Architecture(
+        partial(vit, width=384, heads=6),
+        _augreg("vit_small_patch16_224", augreg_in21k_ft_in1k=81.4, augreg_in1k=78.8)
+        | {"deit_in1k": _deit("deit_small_patch16_224-cd65a155.pth", 79.9)},
+    ),
     "vit_b_16": Architecture(
         vit,
         _v1("vit_b_16-c867db91.pth", 81.072)
+        | _augreg(
+            "vit_base_patch16_224",
+            augreg2_in21k_ft_in1k=85.1,
+            augreg_in21k_ft_in1k=84.5,
+            augreg_in1k=79.2,
+        )
+        | {"deit_in1k": _deit("deit_base_patch16_224-b5f2ef4d.pth", 81.8)}
         | {
             "IMAGENET1K_SWAG_LINEAR_V1": _tag(
                 "torchvision", "vit_b_16_lc_swag-4e70ced5.pth", 224, 224, "bicubic", 81.886
@@ -268,49 +335,19 @@ ARCHITECTURES: dict[str, Architecture] = {
             )
         },
     ),
+    "swin_t": Architecture(
+        partial(swin.swin, swin.DESIGNS["swin_t"]),
+        {"IMAGENET1K_V1": _tag("torchvision", "swin_t-704ceda3.pth", 232, 224, "bicubic", 81.474)},
+    ),
+    "convnext_tiny": _convnext("convnext_tiny", "983f1562", 236, 82.520, 82.1, 82.9),
+    "convnext_base": _convnext("convnext_base", "6075fbad", 232, 84.062, 83.8, 85.8),
+    "dinov2_vits14": _dinov2("dinov2_vits14", 81.1),
+    "dinov2_vitb14": _dinov2("dinov2_vitb14", 84.5, width=768, heads=12),
     "tiny_vit_5m_224": _tiny_vit("tiny_vit_5m_224", in1k=79.1, distilled=80.7),
     "tiny_vit_11m_224": _tiny_vit("tiny_vit_11m_224", in1k=81.5, distilled=83.2),
     "tiny_vit_21m_224": _tiny_vit("tiny_vit_21m_224", in1k=83.1, distilled=84.8),
     "tiny_vit_21m_384": _tiny_vit("tiny_vit_21m_384", distilled=86.2),
     "digits_cnn": Architecture(digits_cnn, {"digits": DIGITS}),
-}
-
-
-class Size(NamedTuple):
-    """How large a network is, without building it.
-
-    Attributes:
-      body: parameters before the linear layer.
-      channels: of pooled features.
-      stride: input pixels a side to a position of the feature map.
-    """
-
-    body: int
-    channels: int
-    stride: int
-
-
-SIZES: dict[str, Size] = {
-    "resnet18": Size(11_171_712, 512, 32),
-    "resnet34": Size(21_276_160, 512, 32),
-    "resnet50": Size(23_481_472, 2048, 32),
-    "resnet101": Size(42_447_488, 2048, 32),
-    "resnet18_32x32": Size(11_164_032, 512, 8),
-    "mobilenet_v2": Size(2_206_816, 1280, 32),
-    "efficientnet_lite0": Size(3_350_000, 1280, 32),
-    "regnet_y_400mf": Size(3_889_568, 440, 32),
-    "regnet_y_800mf": Size(5_632_296, 784, 32),
-    "regnet_y_1_6gf": Size(10_287_094, 888, 32),
-    "regnet_y_3_2gf": Size(17_890_258, 1512, 32),
-    "regnet_y_8gf": Size(37_321_208, 2016, 32),
-    "regnet_y_16gf": Size(80_503_732, 3024, 32),
-    "vit_b_16": Size(85_798_656, 768, 16),
-    "vit_b_16_384": Size(86_090_496, 768, 16),
-    "tiny_vit_5m_224": Size(5_066_836, 320, 32),
-    "tiny_vit_11m_224": Size(10_541_540, 448, 32),
-    "tiny_vit_21m_224": Size(20_612_400, 576, 32),
-    "tiny_vit_21m_384": Size(20_644_320, 576, 32),
-    "digits_cnn": Size(56_320, 64, 2),
 }
 
 
@@ -322,7 +359,9 @@ class ModelRow(NamedTuple):
       input: pixels a side.
       feature_map: height, width, channels.
       top1: published accuracy in per cent, where one is.
+      source: whose weights they are.
       checkpoints: published file names.
+      layers: at the ends of its blocks.
     """
 
     architecture: str
@@ -331,7 +370,9 @@ class ModelRow(NamedTuple):
     input: int
     feature_map: tuple[int, int, int]
     top1: float | None
+    source: str
     checkpoints: tuple[str, ...]
+    layers: tuple[str, ...]
 
 
 def model_rows(name: str | None = None) -> list[ModelRow]:
@@ -346,18 +387,20 @@ def model_rows(name: str | None = None) -> list[ModelRow]:
         names = [architecture]
     rows = []
     for architecture in names:
-        body, channels, stride = SIZES[architecture]
+        body, channels, stride, block_ends, together = SIZES[architecture]
         for tag, weights in ARCHITECTURES[architecture].tags.items():
             pixels, classes = weights.preprocessing.crop, weights.num_classes
             rows.append(
                 ModelRow(
                     architecture,
                     tag,
-                    body + (channels + 1) * classes,
+                    body + (together * channels + 1) * classes,
                     pixels,
                     (pixels // stride, pixels // stride, channels),
                     weights.top1,
+                    weights.source,
                     weights.checkpoints,
+                    block_ends,
                 )
             )
     return [row for row in rows if only in (None, row.tag)]

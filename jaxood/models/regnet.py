@@ -61,4 +61,8 @@ def regnet(design: Design, num_classes: int = 1000) -> Backbone:
             name = f"trunk_output.block{group}.block{group}-{index}"
             stages[name] = Block(inputs, width, stride, design.group_width)
             inputs = width
-    return Backbone(stages, LinearClassifier(inputs, num_classes))
+    ends = [
+        f"trunk_output.block{group}.block{group}-{depth - 1}"
+        for group, depth in enumerate(design.depths, 1)
+    ]
+    return Backbone(stages, LinearClassifier(inputs, num_classes), block_ends=ends)

@@ -70,4 +70,5 @@ def resnet(
             stride = 2 if group > 0 and index == 0 else 1
             stages[f"layer{group + 1}.{index}"] = block(inputs, 64 * 2**group, stride)
             inputs = 64 * 2**group * block.expansion
-    return Backbone(stages, LinearClassifier(inputs, num_classes))
+    ends = [f"layer{group}.{depth - 1}" for group, depth in enumerate(depths, 1)]
+    return Backbone(stages, LinearClassifier(inputs, num_classes), block_ends=ends)

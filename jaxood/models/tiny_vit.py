@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, NormLinearClassifier
 from jaxood.models.layers import Conv
-from jaxood.models.transformer import Dense, LayerNorm, attend, gelu
+from jaxood.models.transformer import Dense, LayerNorm, attend, from_windows, gelu, to_windows
 
 EPSILON = 1e-5  # of every LayerNorm
 DEPTHS = (2, 2, 6, 2)
@@ -106,22 +106,18 @@ class Block(nnx.Module):
         return x + self.fc2(gelu(self.fc1(self.mlp_norm(x))))
 
     def attention(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        n, height, width, channels = x.shape
+        _, height, width, _ = x.shape
         side = self.window
         below, right = -height % side, -width % side
         x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
-        rows, columns = (height + below) // side, (width + right) // side
-        x = x.reshape(n, rows, side, columns, side, channels).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(n * rows * columns, side * side, channels)
+        x = to_windows(x, side)
         # Each head's query, key and value lie together.
         qkv = self.qkv(self.norm(x)).reshape(*x.shape[:2], self.heads, 3, -1)
         bias = jnp.take(self.attention_biases[...], offset_indices(side), axis=1)
         query, key, value = (qkv[:, :, :, part] for part in range(3))
         mixed = attend(query, key, value, bias)
         x = self.projection(mixed.reshape(x.shape))
-        x = x.reshape(n, rows, columns, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(n, height + below, width + right, channels)
-        return x[:, :height, :width]
+        return from_windows(x, side, height + below, width + right)[:, :height, :width]
 
 
 def tiny_vit(design: Design, num_classes: int = 1000) -> Backbone:
@@ -140,4 +136,6 @@ def tiny_vit(design: Design, num_classes: int = 1000) -> Backbone:
         for index in range(DEPTHS[group]):
             block = Block(width, design.heads[group], design.windows[group])
             stages[f"stages.{group}.blocks.{index}"] = block
-    return Backbone(stages, NormLinearClassifier(width, num_classes, EPSILON))
+    ends = [f"stages.{group}.blocks.{depth - 1}" for group, depth in enumerate(DEPTHS)]
+    classifier = NormLinearClassifier(width, num_classes, EPSILON)
+    return Backbone(stages, classifier, block_ends=ends)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, NormLinearClassifier
 from jaxood.models.layers import add_bias
-from jaxood.models.transformer import Dense, LayerNorm, attend, gelu
+from jaxood.models.transformer import Dense, LayerNorm, attend, gelu, patches, quarter_ends, scaled
 from jaxood.outputs import ModelOutputs, model_outputs
 
 EPSILON = 1e-6  # of every LayerNorm
@@ -27,33 +27,39 @@ class Tokens(nnx.Module):
         self.patch = patch
 
     def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n t c"]:
-        n, height, width, channels = images.shape
-        rows, columns = height // self.patch, width // self.patch
-        x = images.reshape(n, rows, self.patch, columns, self.patch, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * columns, -1)
-        x = self.projection(x)
-        first = jnp.broadcast_to(self.class_token[...], (n, 1, x.shape[-1]))
+        n, width = len(images), self.class_token.shape[-1]
+        x = self.projection(patches(images, self.patch)).reshape(n, -1, width)
+        first = jnp.broadcast_to(self.class_token[...], (n, 1, width))
         return add_bias(jnp.concatenate([first, x], axis=1), self.positions[...])
 
 
 class Block(nnx.Module):
-    """Self-attention and a two-layer network, each after a LayerNorm and beside a shortcut."""
+    """Self-attention and a two-layer network, each after a LayerNorm and beside a shortcut.
 
-    def __init__(self, width: int, heads: int, hidden: int):
+    Where `scaled`, each channel of both is scaled (Touvron et al., ICCV 2021).
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, scaled: bool = False):
         self.ln_1 = LayerNorm(width, EPSILON)
         self.qkv = Dense(width, 3 * width)
         self.projection = Dense(width, width)
         self.ln_2 = LayerNorm(width, EPSILON)
         self.fc1 = Dense(width, hidden)
         self.fc2 = Dense(hidden, width)
+        self.scale_1 = nnx.Param(jnp.ones(width)) if scaled else None
+        self.scale_2 = nnx.Param(jnp.ones(width)) if scaled else None
         self.heads = heads
 
     def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
         n, tokens, width = x.shape
         qkv = self.qkv(self.ln_1(x)).reshape(n, tokens, 3, self.heads, -1)
         mixed = attend(*(qkv[:, :, part] for part in range(3)))
-        x = x + self.projection(mixed.reshape(n, tokens, width))
-        return x + self.fc2(gelu(self.fc1(self.ln_2(x))))
+        x = x + _scaled(self.projection(mixed.reshape(n, tokens, width)), self.scale_1)
+        return x + _scaled(self.fc2(gelu(self.fc1(self.ln_2(x)))), self.scale_2)
+
+
+def _scaled(branch: Float[Array, "n t c"], scale: nnx.Param | None) -> Float[Array, "n t c"]:
+    return branch if scale is None else scaled(branch, scale[...])
 
 
 class VisionTransformer(Backbone):
@@ -86,4 +92,5 @@ def vit(
         NormLinearClassifier(width, num_classes, EPSILON),
         cam_layer=f"encoder_layer_{depth - 2}",
         pooling="class token",
+        block_ends=[f"encoder_layer_{index}" for index in quarter_ends(depth)],
     )

@@ -170,7 +170,7 @@ class RoadStep:
         if self.settings.before_normalisation:
             mean, std = (jnp.asarray(v) for v in (self.preprocessing.mean, self.preprocessing.std))
             images = (images - mean[None, None, None]) / std[None, None, None]
-        outputs, _ = forward(model, images.astype(self.dtype))
+        outputs = forward(model, images.astype(self.dtype))[0]
         logits = outputs.logits.astype(jnp.float32)
         probability = jnp.take_along_axis(jax.nn.softmax(logits), rows.target[:, None], 1)[:, 0]
         return probability, logits.argmax(axis=1) == rows.target, imputed

@@ -148,7 +148,7 @@ class RowStep:
             ranks, (start, stop) = tables[table], (v[:, None, None] for v in (start, stop))
             share = jnp.where(ranks >= start, jnp.clip(stop - ranks, 0.0, 1.0), 0.0)[..., None]
             images = (1 - share) * pictures[source] + share * pictures[fill]
-            outputs, _ = forward(model, images.astype(self.dtype))
+            outputs = forward(model, images.astype(self.dtype))[0]
             return jax.nn.softmax(outputs.logits.astype(jnp.float32))[:, target]
 
         return stepwise(model, classified, (source, fill, table, start, stop), tables.shape[1:])

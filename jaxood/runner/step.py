@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from jaxood.context import Context, Extractor, Model, Pooling, StagedModel, stage_of
+from jaxood.context import Context, Extractor, LayerExtractor, Model, Pooling, StagedModel
 from jaxood.models.blocked import forward
 from jaxood.outputs import AnyArray
 from jaxood.preprocessing import Preprocessing
@@ -62,9 +62,10 @@ class ExtractionStep:
     ) -> Extracted:
         """The same from images that are normalised already."""
         stages = self._stages(model)
-        outputs, layers = forward(model, normalised, stages)
+        over_layers = [one for one in self.extractors if isinstance(one, LayerExtractor)]
+        outputs, layers, reduced = forward(model, normalised, stages, over_layers)
         target = jnp.where(target < 0, jnp.argmax(outputs.logits, axis=-1), target)
-        context = Context(normalised, outputs, model, target, key, self.pooling, layers)
+        context = Context(normalised, outputs, model, target, key, self.pooling, layers, reduced)
         extras = {extractor.key: extractor(context) for extractor in self.extractors}
         found = Extracted(outputs.pooled, outputs.logits, extras)
         return jax.tree.map(lambda array: array.astype(jnp.float32), found)
@@ -72,5 +73,5 @@ class ExtractionStep:
     def _stages(self, model: Model) -> tuple[str, ...]:
         if not isinstance(model, StagedModel):
             return ()
-        wanted = [stage for extractor in self.extractors for stage in extractor.stages]
-        return tuple(dict.fromkeys(stage_of(model, stage) for stage in wanted))
+        wanted = (stage for extractor in self.extractors for stage in extractor.stages(model))
+        return tuple(dict.fromkeys(wanted))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxood.context import Attribution, Context, Extractor, stage_of
+from jaxood.context import Attribution, Context, Extractor
 from jaxood.heads import Head
 from jaxood.models.backbone import Backbone
 from jaxood.outputs import model_outputs
@@ -20,7 +20,7 @@ def context_of(model, images, target, key=KEY, extractors: Sequence[Extractor] =
     """One forward pass, the stages that extractors ask for kept on the way."""
     if not isinstance(model, Backbone):
         return Context(images, model(images), model, target, key)
-    wanted = {stage_of(model, stage) for one in extractors for stage in one.stages}
+    wanted = {stage for one in extractors for stage in one.stages(model)}
     layers, activation, before = {}, images, None
     for name in sorted(wanted, key=model.stage_names.index):
         activation = layers[name] = model.run(activation, start=before, stop=name)

@@ -16,6 +16,7 @@ from jaxood.context import Attribution
 from jaxood.detectors.sfp import SpatialPurification, purify
 from jaxood.errors import UsageError
 from jaxood.heads import LinearHead, NormLinearHead
+from jaxood.models.digits_cnn import digits_cnn
 from jaxood.ranking import kept_positions
 from jaxood.spelling import build, label, read, spelled_out
 
@@ -228,9 +229,10 @@ def test_every_field_of_the_view_and_the_key_have_an_effect():
 
 def test_what_it_draws_and_reads_is_what_its_attribution_does():
     assert SpatialPurification().random and not SpatialPurification("eigencam").random
-    assert SpatialPurification().stages == ()
-    assert SpatialPurification("eigencam").stages == (None,)
-    assert SpatialPurification("grad-cam[layer=conv]").stages == ("conv",)
+    model = digits_cnn()
+    assert SpatialPurification().stages(model) == ()
+    assert SpatialPurification("eigencam").stages(model) == ("conv3",)
+    assert SpatialPurification("grad-cam[layer=conv2]").stages(model) == ("conv2",)
 
 
 def test_a_method_is_known_by_what_decides_its_result():

@@ -444,6 +444,13 @@ def torch_forward(case, images):
     kernel = torch.tensor(np.float64(toy.PATCH_WEIGHTS))
     features = torch.relu(values @ kernel + torch.tensor(np.float64(toy.PATCH_BIAS)))
     features = features.flatten(1, 2)
+    return features, *torch_tail(case, features)
+
+
+def torch_tail(case, features):
+    """From a feature map [n, p, c] to penultimate and logits."""
+    import torch
+
     penultimate = features.mean(dim=1)
     if isinstance(case.head, NormLinearHead):
         scale, shift = (torch.tensor(np.float64(x)) for x in (case.head.scale, case.head.shift))
@@ -452,7 +459,7 @@ def torch_forward(case, images):
     if isinstance(case.head, CosineHead):
         penultimate = torch.nn.functional.normalize(penultimate)
     weight, bias = torch.tensor(case.weight), torch.tensor(case.bias)
-    return features, penultimate, penultimate @ weight.T + bias
+    return penultimate, penultimate @ weight.T + bias
 
 
 def image_tensor(images):
@@ -471,14 +478,54 @@ def gram(case, orders=5):
             rows.append(np.concatenate([s ** (1 / q) for q, s in enumerate(sums, 1)]))
         return np.array(rows)
 
-    train, test, scores = statistics(case.train_images), statistics(case.images), []
-    predicted = case.train_logits.argmax(axis=1)
-    for found, top in zip(test, case.logits.argmax(axis=1), strict=True):
-        low, high = train[predicted == top].min(axis=0), train[predicted == top].max(axis=0)
-        below = np.maximum(low - found, 0) / np.abs(low + 1e-6)
-        above = np.maximum(found - high, 0) / np.abs(high + 1e-6)
-        scores.append(-np.sum(below + above))
-    return np.array(scores)
+    train, test = statistics(case.train_images), statistics(case.images)
+    tops = case.train_logits.argmax(axis=1), case.logits.argmax(axis=1)
+    return -gram_deviations(train, tops[0], test, tops[1])
+
+
+def gram_deviations(train, predicted, test, tops):
+    """Of one layer, over what is expected by the first tenth of each class."""
+
+    def deviation(row, ranged):
+        low, high = ranged.min(axis=0), ranged.max(axis=0)
+        below = np.maximum(low - row, 0) / np.abs(low + 1e-6)
+        above = np.maximum(row - high, 0) / np.abs(high + 1e-6)
+        return np.sum(below + above)
+
+    groups = {top: train[predicted == top] for top in np.unique(predicted)}
+    tenths = {top: int(0.1 * len(group)) for top, group in groups.items()}
+    ranged = {top: group[tenths[top] :] for top, group in groups.items()}
+    expected = [deviation(row, ranged[t]) for t, g in groups.items() for row in g[: tenths[t]]]
+    found = [deviation(row, ranged[top]) for row, top in zip(test, tops, strict=True)]
+    return np.array(found) / np.mean(expected)
+
+
+def multi_mahalanobis(case):
+    return mahalanobis(Case(train_h=case.train, h=case.test, labels=case.labels))
+
+
+def nac(case, alpha=100.0, bins=50, filled=50):
+    import torch
+
+    def states(images):
+        features = torch_forward(case, image_tensor(images))[0].detach().requires_grad_()
+        logits = torch_tail(case, features)[1]
+        (-torch.log_softmax(logits, dim=1).mean(dim=1)).sum().backward()
+        return (features * features.grad).mean(dim=1).detach().numpy()
+
+    return coverage(states(case.train_images), states(case.images), alpha, bins, filled)
+
+
+def coverage(train, test, alpha, bins, filled):
+    """Of one layer, with intervals of equal length, neuron by neuron."""
+    train, test = (1 / (1 + np.exp(-alpha * rows)) for rows in (train, test))
+    total = np.zeros(len(test))
+    alive = [channel for channel in range(train.shape[1]) if (train[:, channel] != 0.5).any()]
+    for channel in alive:
+        counts = np.histogram(train[:, channel], bins, (0, 1))[0]
+        index = np.minimum(np.floor(test[:, channel] * bins).astype(int), bins - 1)
+        total += np.minimum(counts[index] / filled, 1)
+    return total / len(alive)
 
 
 def odin(case, temperature=1000.0, epsilon=0.0014):
@@ -670,6 +717,9 @@ REFERENCES = {
     "gradnorm": gradnorm,
     "relation": relation,
     "gram": gram,
+    "multi-mahalanobis": multi_mahalanobis,
+    "nac": nac,
+    "nac[alpha=30,bins=20,filled=5]": lambda case: nac(case, 30, 20, 5),
     "odin": odin,
     "i-odin": i_odin,
     "react": react,

@@ -39,7 +39,7 @@ def compiled(model, images, stages=()):
     graphdef, state = nnx.split(model)
 
     def step(state, images):
-        return blocked.forward(nnx.merge(graphdef, state), images, stages)
+        return blocked.forward(nnx.merge(graphdef, state), images, stages)[:2]
 
     return jax.jit(step).lower(state, images).compile(), state
 
@@ -82,7 +82,7 @@ def test_every_stage_runs_once_where_layers_are_asked_for(model, monkeypatch):
         return plain(self, x)
 
     monkeypatch.setattr(Conv, "__call__", counted)
-    outputs, layers = blocked.forward(model, noise(2), model.stage_names)
+    outputs, layers, _ = blocked.forward(model, noise(2), model.stage_names)
     assert len(layers) == len(calls) == 3
     np.testing.assert_array_equal(outputs.feature_map, layers["conv3"])
 
@@ -134,8 +134,8 @@ class BatchMean(nnx.Module):
 def test_a_users_model_is_called_once_with_what_a_device_has(monkeypatch):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
     images = noise(4)
-    outputs, layers = blocked.forward(BatchMean(), images)
-    assert layers == {}
+    outputs, layers, reduced = blocked.forward(BatchMean(), images)
+    assert layers == reduced == {}
     np.testing.assert_array_equal(outputs.feature_map, images - images.mean())
     assert own_model(BatchMean(), "batch mean").pooling == "mean"
 

@@ -14,12 +14,12 @@ from jaxood.errors import UsageError
 from jaxood.models.loading import abstract_model, parameters
 from jaxood.models.registry import (
     ARCHITECTURES,
-    SIZES,
     Architecture,
     ModelRow,
     find_architecture,
     model_rows,
 )
+from jaxood.models.sizes import SIZES
 from jaxood.outputs import ModelOutputs
 
 
@@ -66,17 +66,69 @@ def check_torchvision(architecture: Architecture, name: str, tag: str):
         ("resnet101", "a1_in1k", "resnet101.a1_in1k"),
         ("mobilenet_v2", "ra_in1k", "mobilenetv2_100.ra_in1k"),
         ("efficientnet_lite0", "tf_in1k", "tf_efficientnet_lite0.in1k"),
+        ("vit_s_16", "deit_in1k", "deit_small_patch16_224.fb_in1k"),
+        ("vit_s_16", "augreg_in1k", "vit_small_patch16_224.augreg_in1k"),
+        ("vit_s_16", "augreg_in21k_ft_in1k", "vit_small_patch16_224.augreg_in21k_ft_in1k"),
+        ("vit_b_16", "deit_in1k", "deit_base_patch16_224.fb_in1k"),
+        ("vit_b_16", "augreg_in1k", "vit_base_patch16_224.augreg_in1k"),
+        ("vit_b_16", "augreg_in21k_ft_in1k", "vit_base_patch16_224.augreg_in21k_ft_in1k"),
+        ("vit_b_16", "augreg2_in21k_ft_in1k", "vit_base_patch16_224.augreg2_in21k_ft_in1k"),
+        ("convnext_tiny", "fb_in1k", "convnext_tiny.fb_in1k"),
+        ("convnext_tiny", "fb_in22k_ft_in1k", "convnext_tiny.fb_in22k_ft_in1k"),
+        ("convnext_base", "fb_in1k", "convnext_base.fb_in1k"),
+        ("convnext_base", "fb_in22k_ft_in1k", "convnext_base.fb_in22k_ft_in1k"),
     ],
 )
 def test_tags_of_timm(name, tag, published):
     ours = ARCHITECTURES[name].tags[tag]
     theirs = import_timm().get_pretrained_cfg(published)
-    assert ours.checkpoints[0] == theirs.url.rpartition("/")[2]
+    # On the hub a folder a model; elsewhere the file's own name.
+    hub = ours.checkpoints[0] == f"{published}/model.safetensors" and theirs.hf_hub_id
+    assert hub or ours.checkpoints[0] == theirs.url.rpartition("/")[2]
     assert ours.preprocessing.crop == theirs.input_size[-1]
     assert ours.preprocessing.resize == int(theirs.input_size[-1] / theirs.crop_pct)
     assert ours.preprocessing.interpolation == theirs.interpolation
     assert ours.preprocessing.mean == theirs.mean
     assert ours.preprocessing.std == theirs.std
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet18_32x32",
+        "mobilenet_v2",
+        "efficientnet_lite0",
+        "regnet_y_400mf",
+        "vit_s_16",
+        "dinov2_vits14",
+        "tiny_vit_5m_224",
+        "swin_t",
+        "convnext_tiny",
+        "digits_cnn",
+    ],
+)
+def test_blocks_end_where_the_resolution_changes(name):
+    """Without a stem that has a resolution of its own; in a plain transformer, by quarters."""
+    (tag, *_) = ARCHITECTURES[name].tags.values()
+    network = abstract_model(name, tag.num_classes)
+    side = tag.preprocessing.crop
+    activation, sizes = jax.ShapeDtypeStruct((1, side, side, 3), np.float32), {}
+    for stage in network.stage_names:
+
+        def run(model, x, stage=stage):
+            return model.stages[stage](x)
+
+        activation = nnx.eval_shape(run, network, activation)
+        spatial = nnx.eval_shape(lambda model, x: model.spatial(x), network, activation)
+        sizes[spatial.shape[1]] = stage
+    if len(sizes) == 1:
+        quarters = [network.stage_names[1 + index] for index in (2, 5, 8)]
+        expected = (*quarters, network.stage_names[-1])
+    else:
+        stem = len(sizes) > 2 and network.stage_names[0] in sizes.values()
+        expected = tuple(sizes.values())[stem:]
+    assert network.block_ends == expected
 
 
 @functools.cache
@@ -99,7 +151,7 @@ def test_every_row_is_what_its_network_has(name):
         count, outputs = shapes_of(name, tag.num_classes, row.input)
         assert row.parameters == count
         assert (1, *row.feature_map) == outputs.feature_map.shape
-        assert outputs.pooled.shape == (1, row.feature_map[2])
+        assert outputs.pooled.shape == (1, SIZES[name].together * row.feature_map[2])
         assert outputs.logits.shape == (1, tag.num_classes)
 
 
@@ -107,9 +159,24 @@ def test_no_network_is_listed_without_its_size():
     assert SIZES.keys() == ARCHITECTURES.keys()
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_listed_layers_are_the_networks(name):
+    assert abstract_model(name, 10).block_ends == SIZES[name].block_ends
+
+
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "resnet50", "resnet101", "mobilenet_v2", "vit_b_16", "regnet_y_400mf"],
+    [
+        "resnet18",
+        "resnet50",
+        "resnet101",
+        "mobilenet_v2",
+        "vit_b_16",
+        "swin_t",
+        "convnext_tiny",
+        "convnext_base",
+        "regnet_y_400mf",
+    ],
 )
 def test_parameters_are_as_many_as_torchvisions_but_for_folded_norms(name):
     torch = pytest.importorskip("torch")
@@ -119,7 +186,12 @@ def test_parameters_are_as_many_as_torchvisions_but_for_folded_norms(name):
     count = sum(parameter.numel() for parameter in network.parameters())
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     folded = sum(norm.num_features for norm in norms)  # scale and shift there, one bias here
-    assert {row.parameters for row in model_rows(name)} == {count - folded}
+    found = {
+        row.parameters
+        for row in model_rows(name)
+        if ARCHITECTURES[name].tags[row.tag].num_classes == 1000
+    }
+    assert found == {count - folded}
 
 
 def test_rows_by_name():
@@ -133,7 +205,9 @@ def test_rows_by_name():
         224,
         (7, 7, 2048),
         80.4,
+        "timm",
         ("resnet50_a1_0-14fe96d1.pth",),
+        ("layer1.2", "layer2.3", "layer3.5", "layer4.2"),
     )
     for name in ("resnet5", "resnet50.a2_in1k", ".a1_in1k", "resnet50."):
         with pytest.raises(UsageError, match="name: got .*, wanted one of") as caught:
@@ -156,6 +230,7 @@ def test_the_list_of_models(capsys):
     assert main("models", ["mobilenet_v2.IMAGENET1K_V1"]) == 0
     (_, line) = capsys.readouterr().out.splitlines()
     wanted = ["mobilenet_v2", "3.49", "M", "224x224", "7x7x1280", "IMAGENET1K_V1", "71.9"]
-    assert line.split() == [*wanted, "mobilenet_v2-b0353104.pth"]
+    layers = "features.1/features.3/features.6/features.13/features.18"
+    assert line.split() == [*wanted, "torchvision", "mobilenet_v2-b0353104.pth", layers]
     assert main("models", ["mobilenet"]) == 2
     assert "name: got 'mobilenet', wanted one of" in capsys.readouterr().err
