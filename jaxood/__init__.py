@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jaxood.outputs import ModelOutputs, model_outputs, with_penultimate
     from jaxood.perturbation.measure import Measure
     from jaxood.preprocessing import Preprocessing
+    from jaxood.processes import distributed
     from jaxood.report.joined import load_report
 
 __version__ = _version("jaxood")
@@ -69,6 +70,7 @@ _HOMES = {
     "convert": "conversion",
     "detect": "flows.detect",
     "detector": "detectors.fitted",
+    "distributed": "processes",
     "evaluate": "flows.evaluate",
     "faithfulness": "flows.faithfulness",
     "fit": "flows.fit",
@@ -114,6 +116,7 @@ __all__ = [
     "convert",
     "detect",
     "detector",
+    "distributed",
     "evaluate",
     "faithfulness",
     "fit",

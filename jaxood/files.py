@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,9 +64,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():  # root could put a file in the place of /dev/null
         raise OSError(errno.EEXIST, "not a regular file", os.fspath(path))
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        if not _runs(left.name.split(".")[-2]):
+        host, _, process = left.name.split(".")[-2].rpartition("-")
+        if host == _host() and not _runs(process):
             left.unlink(missing_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.partial")
     _partials.add(partial)
     try:
         yield partial
@@ -79,6 +81,11 @@ def remove_partials() -> None:
     """Removes what this process has begun to write: before it ends without unwinding."""
     for partial in list(_partials):
         partial.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """This machine: others may share the disk, and number their processes as they like."""
+    return file_name(socket.gethostname()).replace(".", "_")
 
 
 def _runs(process: str) -> bool:

@@ -8,10 +8,13 @@ import argparse
 import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from jaxood.cli.config import write_command
 from jaxood.cli.ending import INTERRUPTED, end_with, outcome
+from jaxood.cli.options import sharing_work
 from jaxood.compiled import kept_compiled
 from jaxood.errors import UsageError, choose
 from jaxood.files import COMMAND_FILE, cache_dir, exclusive, printable
@@ -79,17 +82,18 @@ def main(command: str, arguments: list[str], prog: str | None = None) -> int:
         parser = build_parser(command, prog)
         args = parser.parse_args(arguments)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_spelled(parser))
+            stack.enter_context(sharing_work(args))
+            stack.enter_context(_spelled(parser))  # what other processes are told, too
             if command in RESUMED:
-                stack.enter_context(exclusive(args.output))
+                stack.enter_context(exclusive(_own_folder(args)))
             if "cache" in args:  # it runs a model
                 stack.enter_context(kept_compiled(cache_dir(args.cache) / "compiled"))
             code = args.run(args) or 0
-            if command in RESUMED:
+            if command in RESUMED and _own_folder(args) == args.output:
                 write_command(args.output / COMMAND_FILE, command, parser, args)
             return code
     except BaseException as error:
-        if isinstance(error, UsageError) and parser is not None:
-            error.argument = as_option(error.argument, parser)
         told = outcome(error)
         if told is None:
             raise
@@ -97,6 +101,25 @@ def main(command: str, arguments: list[str], prog: str | None = None) -> int:
         if line:
             print(f"{prog}: {line}", file=sys.stderr)
         return code
+
+
+@contextlib.contextmanager
+def _spelled(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Lets errors speak of options."""
+    try:
+        yield
+    except UsageError as error:
+        error.argument = as_option(error.argument, parser)
+        raise
+
+
+def _own_folder(args: argparse.Namespace) -> Path:
+    """The folder that this process alone writes to: --output, or one there beside others."""
+    if not getattr(args, "distributed", False):
+        return args.output
+    from jaxood.processes import is_first, own_name
+
+    return args.output if is_first() else args.output / own_name()
 
 
 def leave(command: str, arguments: list[str], prog: str | None = None) -> NoReturn:

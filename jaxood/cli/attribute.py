@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from jaxood.flows.attribute import attribute, check_pictures
+    from jaxood.processes import is_first
 
     check_pictures(args.colours, args.alpha, args.grid)
     result = attribute(
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
         store=args.output / "features",
         progress=None if args.quiet else progress_bar,
     )
-    result.save(args.output, colours=args.colours, alpha=args.alpha, grid=args.grid)
+    if is_first():
+        result.save(args.output, colours=args.colours, alpha=args.alpha, grid=args.grid)
     print(result)
     if not args.quiet:
         print(f"written to {args.output}: maps, overlays, grid, predictions, report.html")

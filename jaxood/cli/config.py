@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxood.cli.options import DISTRIBUTED
 from jaxood.errors import UsageError, choose
 from jaxood.files import printable, write_whole
 
@@ -14,7 +15,10 @@ HEAD = "# jaxood run FILE does this again; options after FILE take the place of 
 
 
 def write_command(file: Path, command: str, parser: argparse.ArgumentParser, args) -> None:
-    """Writes the command with all of its options, defaults too, as those may change."""
+    """Writes the command with all of its options, defaults too, as those may change.
+
+    But for those that say which of several processes this is: the result is the same without.
+    """
     lines = [HEAD, f"command = {_toml(command)}\n", "\n[options]\n"]
     lines += [f"{name} = {_toml(value)}\n" for name, value in _given(parser, args).items()]
     write_whole(file, "".join(lines).encode("utf-8", "backslashreplace"))
@@ -81,7 +85,7 @@ def _given(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[st
     values = {
         _name(action): getattr(args, action.dest)
         for action in parser._actions
-        if action.dest != "help"
+        if action.dest != "help" and action.dest not in DISTRIBUTED
     }
     return {name: value for name, value in values.items() if value not in (None, False, [], ())}
 

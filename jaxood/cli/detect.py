@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxood.detectors.saved import load_detector as read_detector
     from jaxood.flows.detect import record, summary
     from jaxood.flows.detector import load_detector
+    from jaxood.processes import is_first
 
     sets = _sets(args)
     parts = [class_of_part(name, "parts") for name in args.parts]
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     skipped = []
 
     def left_out(image) -> None:
-        print(f"left out: {image.id}: {image.reason}", file=sys.stderr)
+        if is_first():
+            print(f"left out: {image.id}: {image.reason}", file=sys.stderr)
         skipped.append(image)
 
     write, counts = None, {True: 0, False: 0}
@@ -77,6 +79,8 @@ def _sets(args: argparse.Namespace) -> Iterable[Any]:
     from jaxood.data.arrivals import from_stream, new_in
     from jaxood.data.sources import image_set
 
+    if args.distributed and (args.watch or args.images == ["-"]):
+        raise UsageError("distributed", "images that come one after the other", "files or folders")
     if args.watch:
         return new_in(args.images)
     if args.images == ["-"]:

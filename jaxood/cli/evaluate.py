@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from jaxood.detectors.grammar import parse_settings, parse_sweeps
     from jaxood.flows.evaluate import check_request, evaluate
+    from jaxood.processes import is_first
 
     settings, sweeps = parse_settings(args.set), parse_sweeps(args.sweep)
     check_request(args.method, settings, sweeps, args.fpr_convention, args.seed)
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         cache_images=args.cache_images,
         progress=None if args.quiet else progress_bar,
     )
-    result.save(args.output)  # first: whoever reads the output may have gone
+    if is_first():
+        result.save(args.output)  # first: whoever reads the output may have gone
     if args.json:
         print(as_json(result.report.rows))
     else:

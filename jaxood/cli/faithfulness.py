@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from jaxood.data.suites import suite
     from jaxood.flows.faithfulness import faithfulness
+    from jaxood.processes import is_first
 
     chosen = suite(args.suite, args.root) if args.suite else None
     result = faithfulness(
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
         store=args.output,
         progress=None if args.quiet else progress_bar("faithfulness", " images seen by the model"),
     )
-    result.save(args.output)
+    if is_first():
+        result.save(args.output)
     print(result)
     if not args.quiet:
         print(f"written to {args.output}: values, table, curves, pictures and manifest")

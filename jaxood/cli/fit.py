@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from jaxood.detectors.grammar import parse_settings
     from jaxood.flows.fit import fit
+    from jaxood.processes import is_first
 
     settings = parse_settings(args.set)
     sets = _sets(args)
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
         cache_images=args.cache_images,
         progress=None if args.quiet else progress_bar,
     )
+    if not is_first():
+        return
     with telling_replaced(args.output, args.export):
         detector.save(args.output)
         if args.export:

@@ -1,7 +1,12 @@
 """Options that several sub-commands share, and the model that they name."""
 
 import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from jaxood.cli.values import fraction, output_folder, positive, whole
 from jaxood.errors import UsageError
@@ -27,6 +32,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
     add_running_arguments(group)
     if seed:
         add_seed_argument(group)
+    add_distributed_arguments(parser)
 
 
 def add_running_arguments(group) -> None:
@@ -148,6 +154,60 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """--output DIR."""
     text = "folder for the results; the same command goes on in it"
     add(parser, "--output", "DIR", text, type=output_folder, default=default)
+
+
+def add_distributed_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says that several processes do one run together."""
+    group = parser.add_argument_group("several processes, each started with the same command")
+    text = "share the work; on a TPU pod and under SLURM nothing else has to be said"
+    group.add_argument("--distributed", action="store_true", help=text)
+    text = "of process 0, elsewhere; with --processes and --process"
+    add(group, "--coordinator", "HOST:PORT", text)
+    add(group, "--processes", "N", "how many there are", type=positive)
+    add(group, "--process", "I", "the number of this one, from 0", type=whole)
+    text = "without a sign of life, after which a process is held dead (default: 100)"
+    add(group, "--lost-after", "SECONDS", text, type=positive)
+
+
+# Of how a command is run, not of what it does: no part of command.toml.
+DISTRIBUTED = frozenset({"distributed", "coordinator", "processes", "process", "lost_after"})
+
+
+@contextlib.contextmanager
+def sharing_work(args: argparse.Namespace) -> Iterator[None]:
+    """Within, --distributed holds; a process that is not the first says and writes nothing.
+
+    Raises:
+      UsageError: see `jaxood.distributed`.
+    """
+    how = {name: value for name in DISTRIBUTED if (value := getattr(args, name, None)) is not None}
+    if not how.pop("distributed", False):
+        for name, value in sorted(how.items()):
+            raise UsageError(name, value, "--distributed beside it")
+        yield
+        return
+    from jaxood.processes import distributed, is_first
+
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(_output_apart())
+        stack.enter_context(distributed(**how))
+        if not is_first():
+            args.quiet, output = True, stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(contextlib.redirect_stdout(output))
+        yield
+
+
+@contextlib.contextmanager
+def _output_apart() -> Iterator[TextIO]:
+    """The output, to which only this package writes; gloo writes of its connections to it."""
+    sys.stdout.flush()
+    with open(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as output:
+        os.dup2(2, 1)
+        try:
+            yield output
+        finally:
+            output.flush()
+            os.dup2(output.fileno(), 1)
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:

@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from jaxood.flows.road import road
+    from jaxood.processes import is_first
 
     result = road(
         model_from(args),
@@ -75,7 +76,8 @@ def run(args: argparse.Namespace) -> None:
         store=args.output,
         progress=None if args.quiet else progress_bar("road", " perturbed images"),
     )
-    result.save(args.output)  # first: whoever reads the output may have gone
+    if is_first():
+        result.save(args.output)  # first: whoever reads the output may have gone
     print(result)
     if not args.quiet:
         print(f"written to {args.output}: curves, areas, manifest and pictures")

@@ -133,19 +133,27 @@ class ImageFiles:
         return (self.path(index) for index in range(len(self)))
 
     def fingerprint(self) -> str:
-        return self._fingerprint
+        return self._digests[0]
+
+    @property
+    def sizes(self) -> str:
+        """Changes with names and sizes of the files: copies have the same, whenever written."""
+        return self._digests[1]
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def _digests(self) -> tuple[str, str]:
         kind = "cropped " if self.cropped else ""
-        digest = hashlib.sha256(f"{kind}{Image.MAX_IMAGE_PIXELS}\n".encode())
+        begin = f"{kind}{Image.MAX_IMAGE_PIXELS}\n".encode()
+        files, sizes = hashlib.sha256(begin), hashlib.sha256(begin)
         for path, shown in zip(self.paths(), self.ids, strict=True):
             try:
                 status = os.stat(path)
-                digest.update(f"{shown}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                size, written = str(status.st_size), f"\0{status.st_mtime_ns}"
             except OSError:
-                digest.update(f"{shown}\0missing\n".encode())
-        return digest.hexdigest()
+                size, written = "missing", ""
+            files.update(f"{shown}\0{size}{written}\n".encode())
+            sizes.update(f"{shown}\0{size}\n".encode())
+        return files.hexdigest(), sizes.hexdigest()
 
     def subset(self, indices: Int[np.ndarray, " m"]) -> "ImageFiles":
         labels = None if self.labels is None else self.labels[indices]

@@ -18,6 +18,7 @@ from jaxood.attribution.registry import attributions
 from jaxood.context import Attribution
 from jaxood.data.class_names import find_class
 from jaxood.data.images import ImageSet
+from jaxood.data.shares import require_same_images
 from jaxood.data.sources import image_set
 from jaxood.errors import UsageError, choose, require
 from jaxood.files import write_whole
@@ -259,6 +260,7 @@ def attribute(
     number = None if target is None else find_class(str(target), loaded.class_names)
     runner, extractors = Runner(loaded), tuple(chosen.values())
     runner.check(extractors, batch_size, len(found))
+    require_same_images([found])
     features = runner.extract(
         found,
         extractors,

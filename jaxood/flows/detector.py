@@ -17,16 +17,19 @@ from jaxood.compiling import jit
 from jaxood.context import Extractor
 from jaxood.data.decode import UndecodableImage
 from jaxood.data.images import check_pictures, prepared
+from jaxood.data.shares import own_share, require_same_images
 from jaxood.data.sources import image_set
 from jaxood.detectors.contract import Step
 from jaxood.detectors.saved import SavedDetector, save_detector
 from jaxood.detectors.saved import load_detector as read_detector
 from jaxood.detectors.scoring import host_outputs, score_rows
 from jaxood.errors import UsageError, require
+from jaxood.files import fingerprint
 from jaxood.flows.scorer import write_scorer
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
+from jaxood.processes import gathered_values, require_agreed, share_of
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Runner, skipped_of
 from jaxood.runner.step import TOP_CLASS, ExtractionStep
@@ -101,6 +104,9 @@ class ImageDetector:
     ) -> Iterator[Verdict]:
         """Yields a verdict for each image that can be decoded, as batches finish.
 
+        Of several processes each judges its share of the images; all yield all verdicts, at the
+        end.
+
         Args:
           images: paths, folders, lists, PIL images, uint8 arrays of any size, or an image set.
           on_skipped: told of each image that cannot be decoded; default: a warning is logged.
@@ -111,6 +117,25 @@ class ImageDetector:
         return self._verdicts(image_set(images), batch_size, on_skipped or _log)
 
     def _verdicts(self, images, batch_size, on_skipped) -> Iterator[Verdict]:
+        if jax.process_count() == 1:
+            yield from self._own_verdicts(images, batch_size, on_skipped)
+            return
+        require_same_images([images])
+        fitted = self.fitted
+        request = fingerprint(fitted.model, fitted.method.name, fitted.threshold, batch_size)
+        require_agreed("arguments", request, "other ones")
+        first, own = share_of(len(images)).start, own_share(images)
+        left_out: list[Skipped] = []
+        found = [] if own is None else self._own_verdicts(own, batch_size, left_out.append)
+        rows = [(first + one.index, one.label, one.probability, one.score) for one in found]
+        told = [(first + image.index, image.reason) for image in left_out]
+        for theirs, skipped in gathered_values((rows, told)):
+            for index, reason in skipped:
+                on_skipped(Skipped(index, images.ids[index], reason))
+            for index, label, probability, score in theirs:
+                yield self._verdict(index, images.ids[index], label, probability, np.float32(score))
+
+    def _own_verdicts(self, images, batch_size, on_skipped) -> Iterator[Verdict]:
         runner, method = self._runner, self.fitted.method
         extractors = tuple(method.extractors.values())
         stream = runner.stream(images, extractors, batch_size=batch_size, seed=self.fitted.seed)

@@ -14,6 +14,7 @@ from jaxood.context import Extractor
 from jaxood.data.cached import require_space
 from jaxood.data.images import ImageSet
 from jaxood.data.relabelled import numbered_by
+from jaxood.data.shares import own_share, require_same_images
 from jaxood.data.suite import Suite
 from jaxood.data.suites import suite as suite_of
 from jaxood.detectors.contract import Detector, check_labels
@@ -290,7 +291,9 @@ def evaluate(
     chosen_shifted = suite.shifted if full_spectrum else {}
     tested = [suite.id_test, *chosen_shifted.values(), *suite.ood.values()]
     train, bank, validation = fit_images
-    require_space([train, validation, *tested], cache_images, model.preprocessing)
+    require_same_images([train, validation, *tested])
+    shares = [own_share(images) for images in (train, validation, *tested) if images is not None]
+    require_space(shares, cache_images, model.preprocessing)
 
     def extracted(images: ImageSet, name: str) -> SetFeatures:
         features = runner.extract(

@@ -8,6 +8,7 @@ from typing import Any
 from jaxood.data.cached import require_space
 from jaxood.data.images import ImageSet
 from jaxood.data.relabelled import numbered_by
+from jaxood.data.shares import own_share, require_same_images
 from jaxood.data.sources import image_set
 from jaxood.data.suite import require_root
 from jaxood.detectors.saved import SavedDetector
@@ -89,7 +90,9 @@ def fit(
         training = training.subset(bank)
         check_fit_labels(training, [chosen], loaded)
     runner.check(extractors, batch_size)
-    require_space([training, known], cache_images, loaded.preprocessing)
+    require_same_images([training, known])
+    shares = [own_share(images) for images in (training, known) if images is not None]
+    require_space(shares, cache_images, loaded.preprocessing)
 
     def features_of(images: ImageSet, name: str) -> Features:
         features = runner.extract(

@@ -4,15 +4,19 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
+from jaxood.data.shares import require_same_images
 from jaxood.errors import UsageError
 from jaxood.files import fingerprint, make_folder, write_whole
 from jaxood.flows.maps import MapsOfImages
 from jaxood.perturbation.measure import Finding, Laboratory, Measure, RowMeasure, row_findings
 from jaxood.perturbation.subject import Subject, require_map
+from jaxood.processes import gathered_values, own_name, require_agreed, share_of
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
 
@@ -24,7 +28,7 @@ class Measured(NamedTuple):
 
     Attributes:
       findings: in the order of measures, methods and images.
-      first: the first image, unless all that is known of it is from an earlier run.
+      first: the first image that this process measured now.
     """
 
     findings: list[Finding]
@@ -41,23 +45,29 @@ def measured(
 ) -> Measured:
     """Findings of every image, map and measure, those of an earlier run among them.
 
+    Each of several processes measures its share of the images; all get all findings.
+
     Args:
-      store: folder for measured.jsonl, from which an interrupted run goes on.
+      store: folder for measured.jsonl, from which an interrupted run goes on; for each of several
+        processes in a folder of its own there.
       progress: told how much is classified, and how much there is, in images.
 
     Raises:
       UsageError: when not one image can be decoded; for a map that is not finite.
     """
-    path = None if store is None else Path(store) / STORE
+    path = None if store is None else Path(store) / own_name() / STORE
     by_key = {measure.key: measure for measure in measures}
     methods = {
         key: list(source.extractors) if measure.again else source.wanted
         for key, measure in by_key.items()
     }
     prints = {key: source.fingerprints(measure) for key, measure in by_key.items()}
+    require_same_images([source.images])
+    require_agreed("arguments", fingerprint(prints, batch_size), "other ones")
     index = {name: i for i, name in enumerate(source.names)}
     findings = [] if path is None else load_findings(path, prints)
-    findings = [finding for finding in findings if finding.id in index]
+    share = share_of(len(index))
+    findings = [finding for finding in findings if index.get(finding.id, -1) in share]
     done = {(finding.id, finding.measure, finding.method) for finding in findings}
 
     def pending(name: str) -> dict[Measure, list[str]]:
@@ -70,7 +80,7 @@ def measured(
     def work(name: str) -> int:
         return sum(measure.work(len(lacking)) for measure, lacking in pending(name).items())
 
-    todo = [i for name, i in index.items() if pending(name)]
+    todo = [i for name, i in index.items() if i in share and pending(name)]
     classified, total = 0.0, sum(work(source.names[i]) for i in todo)
     first: Subject | None = None
     skipped: list[Skipped] = []
@@ -96,6 +106,8 @@ def measured(
                     if path is not None:
                         append_finding(path, finding, prints[finding.measure][finding.method])
                     findings.append(finding)
+    if jax.process_count() > 1:
+        findings, skipped = _of_all_processes(findings, skipped)
     if not findings:
         wrong = f"{len(index)}, none of which can be decoded"
         raise UsageError("images", wrong, "images", f"{skipped[0].id}: {skipped[0].reason}")
@@ -107,6 +119,18 @@ def measured(
     }
     findings.sort(key=lambda one: (order[one.measure, one.method], index[one.id]))
     return Measured(findings, skipped, first)
+
+
+def _of_all_processes(
+    findings: Sequence[Finding], skipped: Sequence[Skipped]
+) -> tuple[list[Finding], list[Skipped]]:
+    """What all processes found, in their order."""
+    rows, told = [one._asdict() for one in findings], [astuple(image) for image in skipped]
+    every = gathered_values((rows, told))
+    return (
+        [Finding(**row) for rows, _ in every for row in rows],
+        [Skipped(*image) for _, told in every for image in told],
+    )
 
 
 def _of_group(

@@ -29,6 +29,7 @@ from jaxood.perturbation.road import (
     perturbed_images,
 )
 from jaxood.perturbation.subject import RANDOM
+from jaxood.processes import is_first
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.runner.features import Skipped
@@ -45,7 +46,7 @@ class RoadResult:
     Attributes:
       curves: one an image and map, in the order of methods and images; random maps singly.
       summary: mean curves and areas with intervals, by method.
-      sample: the first image with its maps, for the strip.
+      sample: the first image with its maps, for the strip; of several processes the first has it.
       strip: indices among the fractions of those that the strip shows.
       settings: what else decided the result.
     """
@@ -194,12 +195,14 @@ def road(
     findings, skipped, first = measured(source, [measure], batch_size, store, progress)
     curves = [curves_of(finding) for finding in findings]
     name = curves[0].id
-    if first is None or first.id != name:  # it is from an earlier run
+    if is_first() and (first is None or first.id != name):  # it is from an earlier run
         ((first,),) = source.of([source.names.index(name)], [])
-    sample = [
-        Explained(name, first.image, first.target, method, given)
-        for method, given in first.maps.items()
-    ]
+    sample = []
+    if first is not None and first.id == name:
+        sample = [
+            Explained(name, first.image, first.target, method, given)
+            for method, given in first.maps.items()
+        ]
     return RoadResult(
         source.runner.model,
         source.images,

@@ -30,7 +30,6 @@ def manifest(
     """
     import jax
 
-    devices = jax.local_devices()
     return {
         "arguments": {name: plain(value) for name, value in arguments.items()},
         "model": {
@@ -49,7 +48,11 @@ def manifest(
             for name, (images, skipped) in data.items()
         },
         "versions": {"python": platform.python_version()} | _versions(),
-        "device": {"kind": devices[0].device_kind, "count": len(devices)},
+        "device": {
+            "kind": jax.local_devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
     } | {name: plain(value) for name, value in more.items()}
 
 

@@ -21,10 +21,12 @@ from jaxood.compiling import jit
 from jaxood.context import Extractor
 from jaxood.data.cached import cached_batches
 from jaxood.data.images import Batch, ImageSet
+from jaxood.data.shares import own_share
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.processes import gathered_rows, gathered_values, own_name, require_agreed, share_of
 from jaxood.room import announce, free_disk, free_memory
 from jaxood.runner.columns import Chunk, Column, MemoryColumn, end_of
 from jaxood.runner.features import Features, Skipped, joined
@@ -57,7 +59,7 @@ def _on_mesh(function: Callable, graphdef, mesh: Mesh, state, rows, shared):
 
 
 class Runner:
-    """A model on the devices of this process.
+    """A model on the devices of this process; of several processes each extracts its share.
 
     Attributes:
       mesh: batches are split along it; every device holds the weights.
@@ -173,6 +175,9 @@ class Runner:
     ) -> Features:
         """One pass: pooled, logits and what `extractors` keep, for every image that can be decoded.
 
+        Each of several processes makes it over its share of the images, with a store of its own;
+        all get the features of all.
+
         Args:
           target, seed: see `stream`.
           store: folder for what is extracted. What is there is not computed again, whatever else
@@ -181,6 +186,28 @@ class Runner:
         Raises:
           UsageError: when not one image can be decoded.
         """
+        asked = (self.model.identity(), [one.identity() for one in extractors])
+        request = fingerprint(asked, len(images), batch_size, target, seed)
+        require_agreed("arguments", request, "other ones")
+        own, features = own_share(images), None
+        if own is not None:
+            store = None if store is None else store / own_name()
+            features = self._extracted(own, extractors, batch_size, target, seed, store, progress)
+        if jax.process_count() > 1:
+            features = _of_all_processes(features, images)
+        assert features is not None
+        if not len(features):
+            first = features.skipped[0]
+            raise UsageError(
+                "images",
+                f"{len(images)} images in {images.name}, none of which can be decoded",
+                "images",
+                f"The first, {first.id}: {first.reason}",
+            )
+        return features
+
+    def _extracted(self, images, extractors, batch_size, target, seed, store, progress) -> Features:
+        """What `extract` gives, of images that this process works through."""
         by_key = {extractor.key: extractor for extractor in extractors}
         columns = self._columns(store, images, by_key, target, seed)
         with ExitStack() as stack:
@@ -200,16 +227,7 @@ class Runner:
                 )
                 with closing(stream):  # type: ignore[type-var]  # a generator
                     _fill({name: columns[name] for name in lacking}, stream, images, progress)
-            features = _assembled(columns)
-        if not len(features):
-            first = features.skipped[0]
-            raise UsageError(
-                "images",
-                f"{len(images)} images in {images.name}, none of which can be decoded",
-                "images",
-                f"The first, {first.id}: {first.reason}",
-            )
-        return features
+            return _assembled(columns)
 
     def _columns(self, store, images, extractors, target, seed) -> dict[str, Column]:
         if store is None:
@@ -305,6 +323,29 @@ def _fill(
             )
             column.append(chunk, values | {"indices": rows.indices})
         pending, first, since = [], end, time.monotonic()
+
+
+def _of_all_processes(own: Features | None, images: ImageSet) -> Features:
+    """The features of all images, from those of each process's share."""
+    first = share_of(len(images)).start
+    arrays: dict[str, np.ndarray] = {}
+    skipped: tuple[Skipped, ...] = ()
+    if own is not None:
+        arrays = {"pooled": own.pooled, "logits": own.logits, "indices": own.indices + first}
+        arrays |= {f"extras {key}": rows for key, rows in own.extras.items()}
+        skipped = own.skipped
+        row = sum(rows[:1].nbytes for rows in arrays.values())
+        told = f"features of {images.name} from all processes"
+        remedy = "Evaluate fewer methods at once, or smaller sets"
+        announce("images", told, row * len(images), free_memory(), "of memory", remedy)
+    found = gathered_rows(arrays)
+    extras = {key.removeprefix("extras "): found[key] for key in found if key.startswith("extras ")}
+    left_out = tuple(
+        Skipped(index, images.ids[index], reason)
+        for theirs in gathered_values([(first + image.index, image.reason) for image in skipped])
+        for index, reason in theirs
+    )
+    return Features(found["pooled"], found["logits"], extras, found["indices"], left_out)
 
 
 def _assembled(columns: Mapping[str, Column]) -> Features:
