@@ -30,6 +30,15 @@ def cache(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The same program is compiled once in a process, however often its files clear the caches."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compile_as_it_runs(request):
     """Files marked `optimised` have XLA's optimisations, the others go without, for their time."""

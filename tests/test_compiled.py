@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import pytest
 from damage import flipped
 
+from jax.experimental.compilation_cache import compilation_cache
+
 from jaxood import compiled
 from jaxood.compiled import kept_compiled
 
@@ -18,8 +20,14 @@ OPTIONS = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """Where programs are kept, and nothing that JAX was told before."""
     monkeypatch.setattr(compiled, "LEAST_SECONDS", 0.0)
-    return tmp_path / "compiled"
+    told = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield tmp_path / "compiled"
+    jax.config.update("jax_compilation_cache_dir", told)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

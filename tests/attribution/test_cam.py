@@ -533,7 +533,7 @@ def seen_through_channels(soft_torch_model, images, layer, factors):
     return np.stack(maps)
 
 
-@pytest.mark.parametrize("layer", ["1", "2"])
+@pytest.mark.parametrize("layer", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_ss_cam_by_a_loop(layer, soft_model, soft_torch_model, images):
     noises = [
         0.7 * np.asarray(jax.random.normal(jax.random.fold_in(KEY, i), images.shape[1:3]))
@@ -548,7 +548,7 @@ def test_ss_cam_by_a_loop(layer, soft_model, soft_torch_model, images):
     assert_same(ours, reference)
 
 
-@pytest.mark.parametrize("layer", ["1", "2"])
+@pytest.mark.parametrize("layer", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_is_cam_by_a_loop(layer, soft_model, soft_torch_model, images):
     def factors(mask):
         grown, found = torch.zeros_like(mask), []

@@ -83,7 +83,9 @@ def context(size=7, norm=False, pooling="mean", dtype=jnp.float32, seed=3):
 
 
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize(("size", "keep"), [(7, 34), (4, 11), (1, 1)])
+@pytest.mark.parametrize(
+    ("size", "keep"), [(4, 11), (1, 1), pytest.param(7, 34, marks=pytest.mark.long)]
+)
 def test_the_view_keeps_the_same_share_of_any_map(size, keep, norm):
     given = context(size, norm)
     found = SpatialPurification()(given)
@@ -130,7 +132,7 @@ def test_the_default_is_what_it_was_before_other_attributions_came(norm):
     "by",
     [
         "shapley[coalitions=30]",
-        "pie",
+        pytest.param("pie", marks=pytest.mark.long),
         "eigencam",
         "grad-cam",
         "randomcam",

@@ -17,6 +17,7 @@ def evaluate(cache, output, *arguments):
     return main("evaluate", ["--method", "react+knn", "msp", "--set", "knn.k=7", *options])
 
 
+@pytest.mark.long
 def test_a_run_is_repeated_from_its_file(cache, tmp_path, capsys):
     assert evaluate(cache, tmp_path / "one", "--seed", "3") == 0
     file = tmp_path / "one" / "command.toml"

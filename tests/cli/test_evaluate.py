@@ -92,6 +92,7 @@ def test_other_methods_need_no_second_pass(cache, digits_run, capsys, methods, t
         assert "knn[k=5]" in table and "knn[k=50]" in table
 
 
+@pytest.mark.long
 def test_the_plain_counterpart_has_the_same_parameters(cache, tmp_path, capsys):
     """A row "vs knn" compares with the k that was asked for, however it was asked."""
     asked = ("--method", "react+knn", "sfp+energy[temperature=1e+1]", "--set", "knn.k=50")

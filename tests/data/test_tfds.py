@@ -541,6 +541,7 @@ def test_a_whole_evaluation_by_command(digits, cache, tmp_path, monkeypatch, cap
     assert "wanted another folder than that of" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_fitting_and_detecting_by_command(digits, cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TFDS_DATA_DIR", str(digits))
     file, kept = str(tmp_path / "d.safetensors"), ["--cache-dir", str(cache)]

@@ -73,7 +73,9 @@ def outcome(name, case, records):
     return "scored"
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long) if n == "weiper" else n for n in LEARNING]
+)
 def test_every_method(name, caplog):
     """A method that is registered is among them."""
     found = {case: outcome(name, case, caplog.records) for case in cases()}

@@ -42,8 +42,17 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5 * scale)
 
 
-@pytest.mark.parametrize("name", [*toy.NAMES, "knn[features=pooled]", "sfp+react+ash-s+nnguide"])
+QUICK = ("msp", "knn", "react", "mahalanobis", "rankfeat", "gram", "sfp+react+ash-s+nnguide")
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_contract(name):
+    check_detector(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [*sorted(set(toy.NAMES) - set(QUICK)), "knn[features=pooled]"])
+def test_contract_of_the_others(name):
     check_detector(name)
 
 
@@ -177,6 +186,7 @@ class FirstRow(View):
         return context.feature_map[:, 0].mean(axis=1)
 
 
+@pytest.mark.long
 def test_parts_of_the_users_own_pass():
     for part in (ToCentre(), ToCentre(power=2.0), ToCentre, Halved(), FirstRow()):
         check_detector(part)

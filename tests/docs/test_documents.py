@@ -23,6 +23,7 @@ def blocks(page, pattern):
     return [found for found in pattern.findall(page.read_text()) if "--8<--" not in found]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_runs(page, cache, tmp_path, monkeypatch, capsys):
     """Block after block, as a reader would type them."""
