@@ -5,7 +5,6 @@ import jax.monitoring
 import jax.numpy as jnp
 import pytest
 from damage import flipped
-
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxood import compiled
@@ -106,6 +105,6 @@ def test_a_cache_of_the_users_own_is_left_alone(folder, events, tmp_path):
         compilation_cache.reset_cache()
 
 
-def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, events):
-    (tmp_path / "file").write_text("")
-    assert run(tmp_path / "file" / "compiled", events) == 0
+def test_a_folder_that_cannot_be_made_is_done_without(folder, events):
+    folder.write_text("")
+    assert run(folder / "compiled", events) == 0

@@ -1,4 +1,4 @@
-"""What the README and the page on own parts tell is true: their code runs as it stands there."""
+"""What the README and the documents tell is true: their code runs as it stands there."""
 
 import re
 import sys
@@ -14,11 +14,11 @@ from jaxood.cli import COMMANDS, build_parser, main
 COMMAND = r"^(?:jaxood|python scripts/)(\S+)(.*(?:\\\n.*)*)"  # with its options
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
-OWN_PARTS = (HOME / "docs/own-parts.md").read_text()
+DOCS = "".join((HOME / "docs" / name).read_text() for name in ("own-parts.md", "production.md"))
 
 
 def block(first_line: str) -> str:
-    (found,) = re.findall(rf"```python\n({re.escape(first_line)}\n.*?)```", OWN_PARTS, re.S)
+    (found,) = re.findall(rf"```python\n({re.escape(first_line)}\n.*?)```", DOCS, re.S)
     return found
 
 
@@ -38,13 +38,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_model_of_ones_own(folder, capsys):
-    (command,) = re.findall(r"jaxood evaluate (--model mynet.*)", OWN_PARTS)
+    (command,) = re.findall(r"jaxood evaluate (--model mynet.*)", DOCS)
     assert main("evaluate", [*command.split(), "--output", "out"]) == 0
     assert "vs energy" in capsys.readouterr().out
 
 
 def test_a_detector_of_ones_own(folder, cache, capsys):
-    (command,) = re.findall(r"jaxood evaluate (--method mydetector.*)", OWN_PARTS)
+    (command,) = re.findall(r"jaxood evaluate (--method mydetector.*)", DOCS)
     assert main("evaluate", [*command.split(), "--cache-dir", str(cache), "--output", "out"]) == 0
     assert "vs mydetector:Margin" in capsys.readouterr().out
     sys.path.insert(0, "")
