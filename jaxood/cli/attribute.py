@@ -15,6 +15,7 @@ import argparse
 
 from jaxood.cli.options import (
     add,
+    add_figures_argument,
     add_image_arguments,
     add_model_arguments,
     add_output_argument,
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(pictures, "--grid", "N", "images in grid.png, the first ones", type=positive, default=8)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/attribute")
+    add_figures_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
         progress=None if args.quiet else progress_bar,
     )
     if is_first():
-        result.save(args.output, colours=args.colours, alpha=args.alpha, grid=args.grid)
+        how = {"colours": args.colours, "alpha": args.alpha, "grid": args.grid}
+        result.save(args.output, **how, figures=args.figures)
     print(result)
     if not args.quiet:
         print(f"written to {args.output}: maps, overlays, grid, predictions, report.html")

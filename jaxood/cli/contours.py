@@ -10,7 +10,12 @@ logits can be drawn; the white line encloses what it takes as in distribution at
 
 import argparse
 
-from jaxood.cli.options import add, add_output_argument, add_seed_argument
+from jaxood.cli.options import (
+    add,
+    add_figures_argument,
+    add_output_argument,
+    add_seed_argument,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(parser, "--method", "NAME", text, nargs="+", default=default)
     add_seed_argument(parser)
     add_output_argument(parser, "runs/contours")
+    add_figures_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from jaxood.flows.contours import contours
 
     result = contours(args.method, seed=args.seed)
-    result.save(args.output)
+    result.save(args.output, figures=args.figures)
     print(result)
     print(f"written to {args.output}: a picture a method, and all side by side")

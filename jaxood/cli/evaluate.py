@@ -28,6 +28,7 @@ from jaxood.cli.options import (
     add_bank_arguments,
     add_cache_argument,
     add_evaluation_arguments,
+    add_figures_argument,
     add_json_argument,
     add_model_arguments,
     add_output_argument,
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(parser, "--sort", "NAME", "order of the methods: auroc, fpr95 or method")
     add_json_argument(parser)
     add_output_argument(parser, "runs/evaluate")
+    add_figures_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         progress=None if args.quiet else progress_bar,
     )
     if is_first():
-        result.save(args.output)  # first: whoever reads the output may have gone
+        # First: whoever reads the output may have gone.
+        result.save(args.output, figures=args.figures)
     if args.json:
         print(as_json(result.report.rows))
     else:

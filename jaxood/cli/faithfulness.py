@@ -23,6 +23,7 @@ import argparse
 
 from jaxood.cli.options import (
     add,
+    add_figures_argument,
     add_map_arguments,
     add_model_arguments,
     add_output_argument,
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stability", action="store_true", help=f"{text} the work")
     add_model_arguments(parser)
     add_output_argument(parser, "runs/faithfulness")
+    add_figures_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         progress=None if args.quiet else progress_bar("faithfulness", " images seen by the model"),
     )
     if is_first():
-        result.save(args.output)
+        result.save(args.output, figures=args.figures)
     print(result)
     if not args.quiet:
         print(f"written to {args.output}: values, table, curves, pictures and manifest")

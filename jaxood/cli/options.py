@@ -156,6 +156,12 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     add(parser, "--output", "DIR", text, type=output_folder, default=default)
 
 
+def add_figures_argument(parser: argparse.ArgumentParser) -> None:
+    """--figures KIND."""
+    text = "format of the curves and grids: png, svg or pdf"
+    add(parser, "--figures", "NAME", text, choices=("png", "svg", "pdf"), default="png")
+
+
 def add_distributed_arguments(parser: argparse.ArgumentParser) -> None:
     """What says that several processes do one run together."""
     group = parser.add_argument_group("several processes, each started with the same command")

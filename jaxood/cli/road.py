@@ -19,6 +19,7 @@ import argparse
 
 from jaxood.cli.options import (
     add,
+    add_figures_argument,
     add_image_arguments,
     add_map_arguments,
     add_model_arguments,
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(parser, "--strip", "X", text, nargs="+", type=number)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/road")
+    add_figures_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -77,7 +79,8 @@ def run(args: argparse.Namespace) -> None:
         progress=None if args.quiet else progress_bar("road", " perturbed images"),
     )
     if is_first():
-        result.save(args.output)  # first: whoever reads the output may have gone
+        # First: whoever reads the output may have gone.
+        result.save(args.output, figures=args.figures)
     print(result)
     if not args.quiet:
         print(f"written to {args.output}: curves, areas, manifest and pictures")

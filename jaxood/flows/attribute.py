@@ -26,7 +26,7 @@ from jaxood.flows.evaluate import SetProgress, require_seed, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.report.attribution_page import Explained, attribution_page
-from jaxood.report.figures import figure_image, write_figure
+from jaxood.report.figures import check_format, figure_image, write_figure
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.pictures import COLOURS, blended, grid_figure, overlay, palette, write_png
 from jaxood.report.tables import write_arrays
@@ -131,7 +131,13 @@ class AttributionResult:
                     yield first + int(i), image, drawn
 
     def save(
-        self, folder: Path | str, *, colours: str = COLOURS, alpha: float = 0.5, grid: int = 8
+        self,
+        folder: Path | str,
+        *,
+        colours: str = COLOURS,
+        alpha: float = 0.5,
+        grid: int = 8,
+        figures: str = "png",
     ) -> Path:
         """Writes maps.npz, overlays/, grid.png, predictions.json, report.html and manifest.json.
 
@@ -139,7 +145,9 @@ class AttributionResult:
           colours: a colour map of matplotlib.
           alpha: share of the colours in an overlay.
           grid: images in grid.png, the first ones.
+          figures: the format of the grid: "png", "svg" or "pdf".
         """
+        check_format(figures)
         check_pictures(colours, alpha, grid)
         folder, shown, explained, written = Path(folder), [], [], 0
         about = manifest(self.settings, self.model, {"images": (self.images, self.skipped)})
@@ -165,7 +173,7 @@ class AttributionResult:
             gone = len(self.indices) - written
             logging.getLogger("jaxood").warning("no overlays of images that are gone: %d", gone)
         if shown:
-            write_figure(folder / "grid.png", _grid(shown, list(self.maps), colours))
+            write_figure(folder / f"grid.{figures}", _grid(shown, list(self.maps), colours))
         notes = skipped_lines("images", self.skipped, len(self.images))
         if len(self.indices) > IN_PAGE:
             notes.append(f"the first {IN_PAGE} of {len(self.indices)} images")

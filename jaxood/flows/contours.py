@@ -19,6 +19,7 @@ from jaxood.errors import UsageError
 from jaxood.flows.evaluate import MethodSource, parsed, require_seed
 from jaxood.metrics.ood import threshold_at
 from jaxood.report.contours import Panel, draw_contours
+from jaxood.report.figures import check_format
 
 EDGE = 1.5  # of the picture, beyond the data
 SIDE = 300  # points of the grid along an axis
@@ -47,14 +48,19 @@ class ContoursResult:
             for name, panel in self.panels.items()
         )
 
-    def save(self, folder: Path | str) -> Path:
-        """Draws one picture a method and, of several, one with all of them side by side."""
+    def save(self, folder: Path | str, *, figures: str = "png") -> Path:
+        """Draws one picture a method and, of several, one with all of them side by side.
+
+        Args:
+          figures: their format: "png", "svg" or "pdf".
+        """
+        check_format(figures)
         groups = {name: [name] for name in self.panels}
         if len(groups) > 1:
             groups["all"] = list(self.panels)
         for name, shown in groups.items():
             panels = {method: self.panels[method] for method in shown}
-            path = Path(folder) / f"contours-{name}.png"
+            path = Path(folder) / f"contours-{name}.{figures}"
             draw_contours(path, self.axes, panels, self.points, self.labels)
         return Path(folder)
 

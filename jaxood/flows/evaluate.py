@@ -31,6 +31,7 @@ from jaxood.metrics.ood import FPR_CONVENTIONS
 from jaxood.models.registry import LoadedModel
 from jaxood.report import plots, tables
 from jaxood.report.evaluation_page import evaluation_page
+from jaxood.report.figures import check_format
 from jaxood.report.joined import Report
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.rows import FULL_SPECTRUM, Run, accuracy_row, rows_of
@@ -155,11 +156,15 @@ class EvaluationResult:
             lines += skipped_lines(name, found.features.skipped, len(found.images))
         return "\n".join(lines)
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: Path | str, *, figures: str = "png") -> Path:
         """Writes tables, scores, pictures, a page to look at and the manifest: `FILES`.
 
         Every file is whole or absent; the folder is made.
+
+        Args:
+          figures: the format of the curves: "png", "svg" or "pdf".
         """
+        check_format(figures)
         folder, name = Path(folder), self.id_test.images.name
         keys = set_keys(self._members)
         arrays = [
@@ -182,8 +187,8 @@ class EvaluationResult:
         if self.results:
             self.report.save(folder)
             tables.write_scores(folder / "scores.csv", self.results, keys, arrays)
-            plots.draw_roc(folder / "roc.png", self.results, name)
-            plots.draw_histograms(folder / "scores.png", self.results, name)
+            plots.draw_roc(folder / f"roc.{figures}", self.results, name)
+            plots.draw_histograms(folder / f"scores.{figures}", self.results, name)
         write_whole(folder / "report.html", self._page(about).encode())
         write_json(folder / "manifest.json", about)
         return folder

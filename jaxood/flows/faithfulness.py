@@ -40,6 +40,7 @@ from jaxood.report.faithfulness import (
     table,
     write_results,
 )
+from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
@@ -127,8 +128,13 @@ class FaithfulnessResult:
             lines += ["", str(self.purification)]
         return "\n".join(lines)
 
-    def save(self, folder: Path | str) -> Path:
-        """Writes values.csv, table.csv, table.md, curves.csv, faithfulness.json and pictures."""
+    def save(self, folder: Path | str, *, figures: str = "png") -> Path:
+        """Writes values.csv, table.csv, table.md, curves.csv, faithfulness.json and pictures.
+
+        Args:
+          figures: the format of the pictures: "png", "svg" or "pdf".
+        """
+        check_format(figures)
         folder = Path(folder)
         about = manifest(
             self.settings,
@@ -152,9 +158,9 @@ class FaithfulnessResult:
                 "agreement": self.purification.agreement(self.table),
             }
         write_json(folder / "faithfulness.json", found)
-        draw_table(folder / "faithfulness.png", self.table)
+        draw_table(folder / f"faithfulness.{figures}", self.table)
         if curves:
-            draw_curves(folder / "curves.png", curves, self.measures)
+            draw_curves(folder / f"curves.{figures}", curves, self.measures)
         write_json(folder / "manifest.json", about)
         return folder
 

@@ -31,6 +31,7 @@ from jaxood.perturbation.road import (
 from jaxood.perturbation.subject import RANDOM
 from jaxood.processes import is_first
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
+from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
@@ -73,8 +74,13 @@ class RoadResult:
             for method, images in join_random(self.curves).items()
         }
 
-    def save(self, folder: Path | str) -> Path:
-        """Writes curves.csv, areas.csv, curves.json, manifest.json, road.png and strip.png."""
+    def save(self, folder: Path | str, *, figures: str = "png") -> Path:
+        """Writes curves.csv, areas.csv, curves.json, manifest.json, road.png and strip.png.
+
+        Args:
+          figures: the format of the pictures: "png", "svg" or "pdf".
+        """
+        check_format(figures)
         folder = Path(folder)
         found = dict(self.summary)
         about = manifest(
@@ -85,11 +91,11 @@ class RoadResult:
         )
         put_aside(folder, FILES, about)
         write_results(folder, join_random(self.curves), found)
-        draw_curves(folder / "road.png", found)
+        draw_curves(folder / f"road.{figures}", found)
         if self.sample:
-            self._draw_strip(folder / "strip.png")
+            self._draw_strip(folder / f"strip.{figures}")
         else:
-            logging.getLogger("jaxood").warning("the first image is gone: no strip.png")
+            logging.getLogger("jaxood").warning("the first image is gone: no strip.%s", figures)
         write_json(folder / "manifest.json", about)
         return folder
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from jaxood.errors import choose
 from jaxood.files import whole_file
 
 if TYPE_CHECKING:
@@ -15,16 +16,26 @@ if TYPE_CHECKING:
 BLUE, ORANGE = "#0072B2", "#D55E00"
 CURVES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#6B6B6B")
 DPI = 130
+FORMATS = ("png", "svg", "pdf")  # of figures in files
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same figure, the same bytes
+
+
+def check_format(figures: str) -> None:
+    """Raises UsageError for a format that figures are not written in."""
+    choose("figures", figures, FORMATS)
 
 
 def write_figure(path: Path, figure: "Figure") -> None:
-    """As PNG, whole or not at all; makes the folder."""
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=DPI, format="png")
+    """In the format that the name ends with, whole or not at all; makes the folder."""
+    from matplotlib import rc_context
+
+    kind = path.suffix[1:]
+    with whole_file(path) as partial, rc_context({"svg.hashsalt": path.name}):
+        figure.savefig(partial, dpi=DPI, format=kind, metadata=UNDATED.get(kind))
 
 
 def figure_image(figure: "Figure") -> Image.Image:
-    """What `write_figure` writes, as a picture in memory."""
+    """What `write_figure` writes as PNG, as a picture in memory."""
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI, format="png")
     return Image.open(content)

@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxood.data.images import ImageSet
 from jaxood.files import COMMAND_FILE, printable, write_whole
 from jaxood.models.registry import LoadedModel
+from jaxood.report.figures import FORMATS
 from jaxood.runner.features import Skipped
 
 PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow", "simplejpeg")
@@ -77,7 +78,8 @@ def put_aside(folder: Path, names: Iterable[str], about: Mapping[str, object]) -
     number = next(n for n in itertools.count(1) if not (folder / f"earlier-{n}").exists())
     kept = folder / f"earlier-{number}"
     kept.mkdir()
-    for name in (*names, COMMAND_FILE):
+    pictures = [Path(name).with_suffix(f".{kind}") for name in names for kind in FORMATS[1:]]
+    for name in (*names, COMMAND_FILE, *map(str, pictures)):
         if (folder / name).exists():
             (folder / name).rename(kept / name)
     logging.getLogger("jaxood").warning("the result of another run was moved to %s", kept)

@@ -1,4 +1,4 @@
-"""ROC curves and score histograms as PNG."""
+"""ROC curves and score histograms."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -47,6 +47,7 @@ def test_what_was_skipped_comes_from_the_result(model):
 def test_a_result_beside_a_damaged_manifest_is_kept(tmp_path, content, caplog):
     (tmp_path / "manifest.json").write_bytes(content)
     (tmp_path / "metrics.csv").write_text("numbers")
+    (tmp_path / "roc.svg").write_text("the same picture in another format")
     put_aside(tmp_path, ("metrics.csv", "roc.png", "manifest.json"), {"seed": 0})
     assert caplog.messages == [f"the result of another run was moved to {tmp_path / 'earlier-1'}"]
     assert (tmp_path / "earlier-1" / "metrics.csv").read_text() == "numbers"

@@ -56,6 +56,17 @@ def test_a_curve_of_many_scores_is_thinned_beyond_what_can_be_seen():
     assert np.abs(found - curve[0]).max() < 1 / 1000  # a panel has 400 pixels
 
 
+@pytest.mark.parametrize(
+    ("kind", "begin"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")]
+)
+def test_the_name_says_the_format_and_the_same_figure_is_the_same_file(tmp_path, kind, begin):
+    drawn = [result("near", 0.5)]
+    for folder in "ab":
+        plots.draw_roc(tmp_path / folder / f"roc.{kind}", drawn, "known")
+    first, second = ((tmp_path / folder / f"roc.{kind}").read_bytes() for folder in "ab")
+    assert first.startswith(begin) and first == second
+
+
 def test_a_panel_a_set_and_a_curve_a_method(tmp_path, written):
     results = [result("near", 0.5), result("far", 2.0)]
     plots.draw_roc(tmp_path / "new" / "roc.png", results, "known")
