@@ -57,12 +57,16 @@ def draw_histograms(path: Path, results: Sequence[MethodResult], id_name: str) -
         for panel, name in zip(row, sets, strict=True):
             foreign = result.scores.ood[name]
             edges, *shares = bars(known, foreign)
-            for share, colour, label in zip(shares, (BLUE, ORANGE), (id_name, name), strict=True):
-                panel.stairs(100 * share, edges, fill=True, color=colour, alpha=0.55, label=label)
+            for share, colour in zip(shares, (BLUE, ORANGE), strict=True):
+                panel.stairs(100 * share, edges, fill=True, color=colour, alpha=0.55)
             panel.axvline(threshold_at(known, TPR), color="0.2", linewidth=1, linestyle="--")
-            panel.set(xlabel=f"{result.method} score (higher: more ID)", yticks=[])
-            panel.legend(fontsize=8)
-        row[0].set_ylabel("share of images")
+            panel.set(xlabel=f"{result.method} score (higher: more ID)")
+        row[0].set_ylabel("images, %")
+    for panel, name in zip(panels[0], sets, strict=True):
+        panel.set_title(name)
+    told = id_name, "OOD set above", f"threshold: {100 * TPR:.0f} % of {id_name} are kept"
+    drawn = [*panels[0, 0].patches, *panels[0, 0].lines]
+    figure.legend(drawn, told, loc="outside lower center", ncols=len(sets), fontsize=9)
     write_figure(path, figure)
 
 
