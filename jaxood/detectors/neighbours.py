@@ -187,8 +187,11 @@ def nearest(
     def local(queries, rows, size):
         before = jax.lax.axis_index(axis) * part
         found = _search(queries, Bank(rows, size - before), k)
-        found = found._replace(indices=found.indices + before)
-        return jax.tree.map(lambda a: jax.lax.all_gather(a, axis, axis=1, tiled=True), found)
+        bits = jax.lax.bitcast_convert_type(found.products, jnp.int32)
+        packed = jnp.stack([bits, found.indices + before], axis=-1)
+        packed = jax.lax.all_gather(packed, axis, axis=1, tiled=True)
+        products = jax.lax.bitcast_convert_type(packed[:, :, 0], jnp.float32)
+        return Neighbours(products, packed[:, :, 1])
 
     gathered = jax.shard_map(
         local, mesh=mesh, in_specs=(P(), P(axis), P()), out_specs=P(), check_vma=False

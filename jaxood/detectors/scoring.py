@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
 from jaxood.detectors.blocks import map_blocks
@@ -21,9 +22,32 @@ NAMED = 3  # rows whose score is not finite
 SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled for each
 
 
-@partial(jax.jit, static_argnums=0)
-def _score_block(method: Method, state: State, outputs: ModelOutputs, head: Head | None):
-    return method.score(state, outputs, head)
+@partial(jax.jit, static_argnums=(0, 1))
+def _score_block(
+    method: Method, mesh: Mesh | None, state: State, outputs: ModelOutputs, head: Head | None
+):
+    """Each device of the mesh scores its rows. None: the state lies in parts on devices."""
+    if mesh is None:
+        return method.score(state, outputs, head)
+    whole, structure = jax.tree.flatten((state, head))
+
+    def on_each_device(whole, outputs):
+        state, head = jax.tree.unflatten(structure, whole)
+        return method.score(state, outputs, head)
+
+    return jax.shard_map(
+        on_each_device,
+        mesh=mesh,
+        in_specs=(P(), P("data")),
+        out_specs=P("data"),
+        check_vma=False,
+    )(whole, outputs)
+
+
+def _rows_mesh(state: State, mesh: Mesh) -> Mesh | None:
+    """The mesh, unless a state is shared out over it, so that every device needs all rows."""
+    whole = all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
+    return mesh if whole and mesh.size > 1 else None
 
 
 def score_rows(
@@ -80,7 +104,8 @@ def score_by_all(
                 continue
             seen = restricted(rows, method.reads, tuple(method.extractors))
             try:
-                scores[method].append(_score_block(method, state, seen, head))
+                rows_mesh = _rows_mesh(state, mesh)
+                scores[method].append(_score_block(method, rows_mesh, state, seen, head))
             except UsageError as error:
                 failures[method] = error
         for given in scores.values():  # waits: no more than two blocks are on the devices

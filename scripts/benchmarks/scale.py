@@ -205,7 +205,7 @@ def against_one_pass(result, states: dict, seconds: float) -> dict:
         times = []
         for block in blocks:
             begun = time.perf_counter()
-            jax.block_until_ready(_score_block(method, state, block, head))
+            jax.block_until_ready(_score_block(method, None, state, block, head))
             times.append(time.perf_counter() - begun)
         passes[method.name] = sorted(times[1:])[len(times[1:]) // 2] * rows / BLOCK
     return {
