@@ -31,6 +31,7 @@ def manifest(
     """
     import jax
 
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return {
         "arguments": {name: plain(value) for name, value in arguments.items()},
         "model": {
@@ -38,6 +39,7 @@ def manifest(
             "tag": model.tag,
             "weights_sha256": model.weights_hash,
             "dtype": model.dtype,
+            "matmul_precision": precision or "default",
             "preprocessing": model.preprocessing.as_dict(),
         },
         "data": {

@@ -38,6 +38,10 @@ def test_what_was_skipped_comes_from_the_result(model):
     assert list(about["data"]["id/known"]["skipped"]) == ["known/0", "known/1"]
     assert about["model"]["name"] == "tiny" and about["model"]["weights_sha256"] == "abc"
     assert about["model"]["preprocessing"]["resize"] == 9
+    assert about["model"]["matmul_precision"] == "default"
+    with jax.default_matmul_precision("bfloat16"):
+        precision = manifest({}, model, {})["model"]["matmul_precision"]
+    assert precision == "bfloat16"
     assert about["versions"]["jax"] == jax.__version__
     assert about["device"]["count"] == jax.local_device_count()
     assert (about["accuracy"], about["bank"]) == (None, [0, 1])
