@@ -5,10 +5,10 @@ checkpoint is executed: a pickle that asks for more than tensors is refused.
 
   jaxood convert --checkpoint resnet50_a1_0-14fe96d1.pth --output resnet50.safetensors
   jaxood convert --arch resnet50.a1_in1k --checkpoint model.pth --output resnet50.safetensors
+  jaxood convert --checkpoint hf://timm/resnet50.a1_in1k --output resnet50.safetensors
 """
 
 import argparse
-from pathlib import Path
 
 from jaxood.cli.options import add
 from jaxood.cli.values import number, output_file, positive, telling_replaced
@@ -16,8 +16,9 @@ from jaxood.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    text = ".pth, .pt, .bin, .ckpt or .safetensors"
-    add(parser, "--checkpoint", "FILE", text, type=Path)
+    text = ".pth, .pt, .bin, .ckpt or .safetensors; of the Hugging Face Hub:"
+    text += " hf://OWNER/REPO[/FILE][@REVISION], model.safetensors where no FILE is named"
+    add(parser, "--checkpoint", "FILE", text)
     add(parser, "--output", "FILE", "weights file to write (.safetensors)", type=output_file)
     add(parser, "--arch", "NAME", "architecture, where it is not recognised")
     text = "weight tag, whose preprocessing is used, where it is not recognised"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +14,11 @@ import numpy as np
 from flax import nnx
 
 from jaxood.conversion.checkpoint import Checkpoint, from_tensors, read_checkpoint
+from jaxood.conversion.hub import SCHEME, WEIGHTS, HubFile, fetch, fetch_beside, parse_name
 from jaxood.conversion.layouts import layouts_of
 from jaxood.conversion.parity import parity
 from jaxood.conversion.rules import Plan, carry_out, head_classes, make_plan
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError, choose, require
 from jaxood.files import write_whole
 from jaxood.models.loading import abstract_model, checked_names, load_weights, parameter_shapes
 from jaxood.models.registry import ARCHITECTURES, find_architecture, find_tag
@@ -26,6 +27,16 @@ from jaxood.preprocessing import Preprocessing
 
 TIMM = "config.json"
 OWN = "own"  # the tag of preprocessing that no tag has
+# Architectures that timm calls otherwise; names of others may have the same keys, as
+# efficientnet_lite0 has, which pads otherwise, and resnetblur50.
+TIMM_NAMES = {
+    "mobilenet_v2": "mobilenetv2_100",
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+    "vit_s_16": r"(vit|deit)_small_patch16_\d+",
+    "vit_b_16": r"(vit|deit)_base_patch16_\d+",
+    "vit_b_16_384": r"(vit|deit)_base_patch16_\d+",
+}
+HASH = re.compile(r"-([0-9a-f]{8})\.\w+$")  # in published names: what the SHA-256 begins with
 PARTS = frozenset(field.name for field in fields(Preprocessing))
 
 
@@ -88,7 +99,9 @@ def convert(
     """Converts a PyTorch checkpoint to a weights file.
 
     Args:
-      checkpoint: `.safetensors`, or what `torch.save` wrote; nothing in it is executed.
+      checkpoint: `.safetensors`, or what `torch.save` wrote; nothing in it is executed. One of the
+        Hugging Face Hub by name: "hf://owner/repo/file@revision", where the revision may be left
+        out, and the file where it is `model.safetensors`: "hf://timm/resnet50.a1_in1k".
       arch: "resnet50", or with a tag "resnet50.a1_in1k".
       tag: of the published weights whose preprocessing is used. Both are guessed from the content,
         the hash and the name of the file when None.
@@ -101,17 +114,26 @@ def convert(
     Raises:
       UsageError: what cannot be read, recognised or converted. Nothing is left behind.
     """
+    fetched: HubFile | None = None
+    if str(checkpoint).startswith(SCHEME):
+        checkpoint, fetched = fetch(parse_name(str(checkpoint)))
     checkpoint, output = Path(checkpoint), Path(output)
     source = read_checkpoint(checkpoint)
     digest = sha256(checkpoint)
-    published = _published_as(checkpoint.name, digest)
+    if fetched is not None:
+        _require_published(fetched, digest)
+    published = _published_as(fetched.published_name if fetched else checkpoint.name, digest)
     if arch is not None:
         arch, tag_of_name = find_architecture(arch, "arch")
         tag = tag or tag_of_name
     elif published is not None:
         arch = published[0]
     match = recognise(source.shapes, arch)
-    kept = None if tag or published else _kept_beside(checkpoint)
+    kept = None
+    if not (tag or published):
+        if fetched is not None:
+            fetch_beside(fetched, TIMM)
+        kept = _kept_beside(checkpoint, match.architecture)
     tag, prepared = _preprocessing(match, tag, published, kept, preprocessing)
     _require_input(match, prepared.crop)
     plan = match.plan
@@ -124,6 +146,7 @@ def convert(
         plan.layout.name,
         digest,
         f"jaxood {version('jaxood')}",
+        str(fetched or ""),
     )
     shapes = parameter_shapes(match.architecture, match.num_classes)
     write_weights(
@@ -133,6 +156,8 @@ def convert(
         info,
     )
     notes = source.notes + tuple(f"dropped {n} arrays {what}" for what, n in plan.dropped.items())
+    if fetched is not None:
+        notes = (f"fetched from {fetched}", *notes)
     if tag == OWN:
         values = ", ".join(f"{name} {value}" for name, value in prepared.as_dict().items())
         where = "" if kept is None else f" of {checkpoint.with_name(TIMM)}"
@@ -165,8 +190,12 @@ def _verify(report: ConversionReport, source: Checkpoint, plan: Plan) -> dict:
     return result
 
 
-def _kept_beside(checkpoint: Path) -> Preprocessing | None:
-    """The preprocessing in a `config.json` of timm's beside a checkpoint."""
+def _kept_beside(checkpoint: Path, architecture: str) -> Preprocessing | None:
+    """The preprocessing in a `config.json` of timm's beside a checkpoint.
+
+    Raises:
+      UsageError: it is damaged, or of a network whose weights fit but which computes otherwise.
+    """
     path = checkpoint.with_name(TIMM)
     try:
         config = json.loads(path.read_bytes())
@@ -175,7 +204,17 @@ def _kept_beside(checkpoint: Path) -> Preprocessing | None:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError("checkpoint", f"{path} beside it ({error})", "a JSON file") from error
     timms = isinstance(config, dict) and ("pretrained_cfg" in config or "input_size" in config)
-    return Preprocessing.from_timm(config) if timms else None
+    if not timms:
+        return None
+    name = str(config.get("architecture", ""))
+    require(
+        not name or re.fullmatch(TIMM_NAMES.get(architecture, architecture), name),
+        "checkpoint",
+        f"weights of {name}, as {path} tells",
+        f"an architecture that computes as {architecture} does",
+        "Where it does, name the tag whose preprocessing it has",
+    )
+    return Preprocessing.from_timm(config)
 
 
 def _preprocessing(
@@ -267,10 +306,30 @@ def _published_as(name: str, digest: str) -> tuple[str, str] | None:
     for architecture, entry in ARCHITECTURES.items():
         for tag, weights in entry.tags.items():
             for published in weights.checkpoints:
-                prefix = re.search(r"-([0-9a-f]{8})\.\w+$", published)
+                prefix = HASH.search(published)
                 if (prefix and digest.startswith(prefix[1])) or published == name:
                     return architecture, tag
+            if weights.source == "timm" and name == f"{architecture}.{tag}/{WEIGHTS}":
+                return architecture, tag
     return None
+
+
+def _require_published(fetched: HubFile, digest: str) -> None:
+    """Raises UsageError for another file than the one that was published by its name."""
+    name = PurePosixPath(fetched.file).name
+    known = any(
+        name in weights.checkpoints
+        for entry in ARCHITECTURES.values()
+        for weights in entry.tags.values()
+    )
+    prefix = HASH.search(name)
+    require(
+        not known or prefix is None or digest.startswith(prefix[1]),
+        "checkpoint",
+        f"{fetched} with SHA-256 {digest[:8]}...",
+        "the one that the published name tells",
+        "It is another file under that name, or damaged: fetch it elsewhere",
+    )
 
 
 def _guess_tag(match: Match, published: tuple[str, str] | None) -> str:

@@ -32,6 +32,7 @@ class WeightsInfo:
       class_names: one a class; empty where they are ImageNet's or not known.
       source_sha256: hash of the checkpoint it was converted from; empty where there is none.
       converter: package version that wrote the file.
+      fetched_from: the checkpoint on the hub, with its commit; empty where it was a local file.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class WeightsInfo:
     layout: str = ""
     source_sha256: str = ""
     converter: str = ""
+    fetched_from: str = ""
 
     def as_strings(self) -> dict[str, str]:
         values = {name: str(value) for name, value in asdict(self).items()}
