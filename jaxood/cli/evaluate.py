@@ -35,7 +35,7 @@ from jaxood.cli.options import (
     model_from,
 )
 from jaxood.cli.values import as_json, progress_bar
-from jaxood.errors import UsageError
+from jaxood.errors import UsageError, choose
 from jaxood.files import printable
 
 
@@ -55,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bank_arguments(data)
     add_cache_argument(data)
     add_model_arguments(parser)
+    text = "run again in this arithmetic, and tell what it changes: ranks of images, AUROC"
+    add(parser, "--compare-dtype", "TYPE", text)
     add(parser, "--sort", "NAME", "order of the methods: auroc, fpr95 or method")
     add_json_argument(parser)
     add_output_argument(parser, "runs/evaluate")
@@ -63,35 +65,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from jaxood.detectors.grammar import parse_settings, parse_sweeps
-    from jaxood.flows.evaluate import check_request, evaluate
+    from jaxood.flows.evaluate import PRECISION, check_request, evaluate
+    from jaxood.flows.precision import changes, told, write_changes
+    from jaxood.models.loading import DTYPES
     from jaxood.processes import is_first
 
     settings, sweeps = parse_settings(args.set), parse_sweeps(args.sweep)
     check_request(args.method, settings, sweeps, args.fpr_convention, args.seed)
     suite = _suite(args)
-    result = evaluate(
-        model_from(args, suite.name),
-        suite,
-        args.method,
-        settings=settings,
-        sweeps=sweeps,
-        batch_size=args.batch_size,
-        bank_fraction=args.bank_fraction,
-        balanced_bank=args.balanced_bank,
-        full_spectrum=args.full_spectrum,
-        fpr_convention=args.fpr_convention,
-        seed=args.seed,
-        store=args.output / "features",
-        cache_images=args.cache_images,
-        progress=None if args.quiet else progress_bar,
-    )
+    models = [model_from(args, suite.name)]
+    if args.compare_dtype is not None:
+        choose("compare_dtype", args.compare_dtype, DTYPES)
+        models.append(model_from(args, suite.name, args.compare_dtype))
+    result, *others = [
+        evaluate(
+            model,
+            suite,
+            args.method,
+            settings=settings,
+            sweeps=sweeps,
+            batch_size=args.batch_size,
+            bank_fraction=args.bank_fraction,
+            balanced_bank=args.balanced_bank,
+            full_spectrum=args.full_spectrum,
+            fpr_convention=args.fpr_convention,
+            seed=args.seed,
+            store=args.output / "features",
+            cache_images=args.cache_images,
+            progress=None if args.quiet else progress_bar,
+        )
+        for model in models
+    ]
+    found = changes(result, *others) if others else []
     if is_first():
         # First: whoever reads the output may have gone.
         result.save(args.output, figures=args.figures)
+        if found:
+            write_changes(args.output / PRECISION, found)
     if args.json:
         print(as_json(result.report.rows))
     else:
         print(result.text(args.sort))
+        if found:
+            print(told(found, args.dtype, args.compare_dtype))
     if not args.quiet:
         print(f"written to {args.output}: report.html, metrics, scores, pictures")
     return 1 if result.failures else 0

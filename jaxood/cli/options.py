@@ -37,7 +37,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
 
 def add_running_arguments(group) -> None:
     """What says how images are read and run through a model."""
-    add(group, "--dtype", "TYPE", "of the backbone: float32 or bfloat16", default="float32")
+    arithmetic = "of the backbone: float32 or bfloat16 (slower on CPUs)"
+    add(group, "--dtype", "TYPE", arithmetic, default="float32")
     size = "images a step, over all devices"
     add(group, "--batch-size", "N", size, type=positive, default=32)
     text = "larger images are left out, by name (default: PIL's limit, 89478485)"
@@ -52,8 +53,11 @@ def add_seed_argument(group) -> None:
     add(group, "--seed", "N", "of every random draw (default: 0)", type=whole, default=0)
 
 
-def model_from(args: argparse.Namespace, suite: str = "digits"):
+def model_from(args: argparse.Namespace, suite: str = "digits", dtype: str | None = None):
     """The model that --model and --weights name; that of a suite when neither does.
+
+    Args:
+      dtype: instead of --dtype.
 
     Raises:
       UsageError: see `jaxood.load_model`.
@@ -71,7 +75,7 @@ def model_from(args: argparse.Namespace, suite: str = "digits"):
         source,
         arch=None if args.weights is None else args.model,
         tag=args.tag,
-        dtype=args.dtype,
+        dtype=dtype or args.dtype,
         classes=args.classes,
         cache=args.cache,
     )

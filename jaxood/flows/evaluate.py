@@ -52,6 +52,7 @@ FILES = (
     "report.html",
     "manifest.json",
 )
+PRECISION = "precision.csv"  # beside them, where arithmetics were compared
 
 MethodSource = str | Method | Detector
 SetProgress = Callable[[str], Progress]  # given a set's name, what is told of each batch
@@ -181,7 +182,7 @@ class EvaluationResult:
             accuracy=self.accuracy,
             bank=self.bank,
         )
-        put_aside(folder, FILES, about)
+        put_aside(folder, (*FILES, PRECISION), about)
         path = folder / "scores.npz"
         tables.write_arrays(path, tables.score_arrays(self.results, name, keys, arrays))
         if self.results:
