@@ -17,12 +17,14 @@ def layers():
     return moons.train(jnp.asarray(points[:1000]), jnp.asarray(labels[:1000]), 0)
 
 
+@pytest.mark.long
 def test_network_tells_the_moons_apart(layers):
     points, labels = moons.two_moons(0)
     logits = moons.forward(layers, jnp.asarray(points[1000:])).logits
     assert np.mean(np.argmax(logits, axis=1) == labels[1000:]) > 0.99
 
 
+@pytest.mark.long
 def test_pictures_show_the_threshold(layers, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(contours, "SIDE", 60)
     monkeypatch.setattr(contours, "train", lambda *_: layers)
@@ -40,6 +42,7 @@ def test_pictures_show_the_threshold(layers, tmp_path, capsys, monkeypatch):
     assert blue[middle].sum() > 500  # the first moon
 
 
+@pytest.mark.long
 def test_similarity_takes_less_of_the_plane_than_the_classifier(layers, monkeypatch):
     monkeypatch.setattr(contours, "SIDE", 60)
     monkeypatch.setattr(contours, "train", lambda *_: layers)

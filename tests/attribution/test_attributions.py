@@ -126,6 +126,7 @@ def test_maps_without_a_gradient_cost_one_forward_pass():
     assert traced([*CHEAP, "grad-cam[layer=stem]"]) == [1, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ATTRIBUTIONS)
 def test_random_attributions_say_so(name):
     if name == "pie":
@@ -175,7 +176,9 @@ class ScaledHead(LinearHead):
 
 
 @pytest.mark.parametrize("kind", [CosineHead, ScaledHead])
-@pytest.mark.parametrize("name", ["banzhaf", "shapley", "pie"])
+@pytest.mark.parametrize(
+    "name", ["banzhaf", "shapley", pytest.param("pie", marks=pytest.mark.long)]
+)
 def test_a_head_whose_exact_form_is_not_known_is_refused(name, kind):
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.random((2, 3, 3, 8), np.float32))

@@ -84,7 +84,7 @@ def train_in_torch(head, initial, masks, values, target, order, settings):
     return network, weights.numpy()
 
 
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("norm", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_training_and_values_equal_the_original_procedure(norm):
     torch = pytest.importorskip("torch")
     features, head = make_problem(norm)

@@ -293,9 +293,8 @@ def test_detector_of_another_model_is_refused(capsys, cache, detector_file, fold
     assert "--dtype: got dtype bfloat16, wanted float32, as the detector was fitted with" in err
 
 
-@pytest.mark.parametrize(
-    "method", ["sfp+nnguide", pytest.param("react+mahalanobis", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["sfp+nnguide", "react+mahalanobis"])
 def test_exported_scorer_runs_without_this_package(model, tmp_path, method):
     suite = jaxood.suite("digits")
     detector = jaxood.fit(model, method, train=suite.train, calibrate=suite.id_test)

@@ -32,6 +32,7 @@ def studied(cache, tmp_path_factory):
     return output
 
 
+@pytest.mark.long
 def test_each_run_is_kept_as_evaluate_makes_it(cache, studied, tmp_path):
     asked = ["--method", "sfp", "knn", "--bank-fraction", "0.1", "--seed", "1"]
     asked += ["--cache-dir", str(cache), "--output", str(tmp_path)]
@@ -42,6 +43,7 @@ def test_each_run_is_kept_as_evaluate_makes_it(cache, studied, tmp_path):
     assert (kept / "scores.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_the_table_is_of_all_runs(studied):
     joined = values(studied / "metrics.csv")
     for model in ("one", "two"):
@@ -54,6 +56,7 @@ def test_the_table_is_of_all_runs(studied):
     assert f"| {mean:.2f} ± {std:.2f} |" in (studied / "table.md").read_text().replace("**", "")
 
 
+@pytest.mark.long
 def test_report_joins_folders_and_writes_what_is_asked(studied, tmp_path, capsys):
     output = tmp_path / "tables"
     asked = ["--columns", "sets", "--metric", "auroc", "--sort", "method", "--output", str(output)]

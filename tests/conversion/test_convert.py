@@ -83,6 +83,7 @@ def test_the_published_file_is_known_by_its_hash(mobilenet):
     )
 
 
+@pytest.mark.long
 def test_real_mobilenet_on_every_photograph(mobilenet):
     network = import_torchvision("torchvision.models").mobilenet_v2()
     network.load_state_dict(torch.load(mobilenet_checkpoint(), weights_only=True))

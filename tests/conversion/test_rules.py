@@ -142,6 +142,7 @@ PUBLISHED = [
 TIMM = {"mobilenet_v2": "mobilenetv2_100", "efficientnet_lite0": "tf_efficientnet_lite0"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "source", "layout"), PUBLISHED)
 def test_every_published_layout_is_complete_and_recognised(name, source, layout):
     if source == "timm":

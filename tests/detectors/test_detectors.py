@@ -42,7 +42,7 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5 * scale)
 
 
-QUICK = ("msp", "knn", "react", "mahalanobis", "rankfeat", "gram", "sfp+react+ash-s+nnguide")
+QUICK = ("msp", "knn", "react", "mahalanobis", "rankfeat", "gram")
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -51,7 +51,10 @@ def test_contract(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [*sorted(set(toy.NAMES) - set(QUICK)), "knn[features=pooled]"])
+@pytest.mark.parametrize(
+    "name",
+    [*sorted(set(toy.NAMES) - set(QUICK)), "knn[features=pooled]", "sfp+react+ash-s+nnguide"],
+)
 def test_contract_of_the_others(name):
     check_detector(name)
 

@@ -138,10 +138,9 @@ NETWORKS = {
     "resnet18": (torchvision_model, "layer4", "torchvision"),
     "mobilenet_v2": (torchvision_model, "features", "torchvision"),
     "efficientnet_lite0": (timm_lite0, "bn2", "timm"),
-    "regnet_y_400mf": (torchvision_model, "trunk_output", "torchvision"),
 }
 LONG = ["resnet34", "resnet50", "resnet101"]
-LONG += [f"regnet_y_{size}" for size in ("800mf", "1_6gf", "3_2gf", "8gf", "16gf")]
+LONG += [f"regnet_y_{size}" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf")]
 NETWORKS |= {
     name: (torchvision_model, "layer4" if "resnet" in name else "trunk_output", "torchvision")
     for name in LONG

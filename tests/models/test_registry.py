@@ -92,6 +92,7 @@ def test_tags_of_timm(name, tag, published):
     assert ours.preprocessing.std == theirs.std
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -140,6 +141,7 @@ def shapes_of(name: str, classes: int, crop: int) -> tuple[int, ModelOutputs]:
     return sum(math.prod(array.shape) for array in parameters(network).values()), outputs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_row_is_what_its_network_has(name):
     tags = ARCHITECTURES[name].tags

@@ -44,7 +44,9 @@ def small():
         yield network, converted(network, "tiny_vit_small", 7)
 
 
-@pytest.mark.parametrize("side", [224, 160])  # 160: maps of 20, 10 and 5, no multiple of 7
+@pytest.mark.parametrize(
+    "side", [pytest.param(224, marks=pytest.mark.long), 160]
+)  # 160: maps of 20, 10 and 5, no multiple of 7
 def test_three_depths_equal_timms(small, side):
     network, model = small
     images = noise(2, side)

@@ -91,7 +91,10 @@ def masks(height, width, seed=0):
     }
 
 
-@pytest.mark.parametrize("size", [(37, 61), (7, 90), (5, 3), (2, 2)])
+@pytest.mark.parametrize(
+    "size",
+    [(37, 61), (2, 2), *(pytest.param(one, marks=pytest.mark.long) for one in [(7, 90), (5, 3)])],
+)
 def test_equals_a_sparse_direct_solve(size):
     image = photograph(*size)
     wanted = {name: mask for name, mask in masks(*size).items() if mask.any() and not mask.all()}
