@@ -203,18 +203,18 @@ def test_a_repository_of_timms_form(hub, tmp_path, tuned, capsys, offline):
 
 def test_names_that_the_registry_knows(hub, tmp_path, tuned):
     """By timm's name for the repository; of no one else's of that name."""
+    known, elsewhere = "timm/mobilenet_v2.ra_in1k", "someone/mobilenet_v2.ra_in1k"
+    another, torchvisions = "timm/tiny_vit_5m_224.in1k", "timm/mobilenet_v2.IMAGENET1K_V1"
     file = {(FIRST, "model.safetensors"): tuned}
-    hub.repositories = {
-        f"{owner}/mobilenet_v2.IMAGENET1K_V1": file for owner in ("timm", "someone")
-    } | {"timm/mobilenet_v2.ra_in1k": file, "timm/tiny_vit_5m_224.in1k": file}
-    report = convert("hf://timm/mobilenet_v2.ra_in1k", tmp_path / "w.safetensors")
+    hub.repositories = dict.fromkeys((known, elsewhere, another, torchvisions), file)
+    report = convert(f"hf://{known}", tmp_path / "w.safetensors")
     assert report.info.tag == "ra_in1k"
     assert hub.files_asked() == ["main/model.safetensors"]
-    for name in ("timm/mobilenet_v2.IMAGENET1K_V1", "someone/mobilenet_v2.IMAGENET1K_V1"):
+    for name in (elsewhere, torchvisions):
         with pytest.raises(UsageError, match="tag: got none"):
             convert(f"hf://{name}", tmp_path / "w.safetensors")
     with pytest.raises(UsageError, match="do not fit|one of tiny_vit_5m_224"):
-        convert("hf://timm/tiny_vit_5m_224.in1k", tmp_path / "w.safetensors")
+        convert(f"hf://{another}", tmp_path / "w.safetensors")
 
 
 def test_no_config_is_known_offline_too(hub, tmp_path, tuned, offline):
