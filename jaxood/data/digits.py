@@ -6,6 +6,7 @@ are digits 6 to 9 (near), and grey patches of photographs and uniform noise (far
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from jaxood.data.images import Arrays
 from jaxood.data.suite import Suite
@@ -61,8 +62,13 @@ def _patches(generator: np.random.Generator) -> UInt8[np.ndarray, "n 8 8 3"]:
     """Grey 8x8 windows of the two sample photographs, half of them from each."""
     from sklearn.datasets import load_sample_images
 
-    patches = []
-    for photograph in load_sample_images().images:
+    patches, limit = [], Image.MAX_IMAGE_PIXELS
+    try:
+        Image.MAX_IMAGE_PIXELS = None  # which --max-pixels lowers, for images of the user's
+        photographs = load_sample_images().images
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    for photograph in photographs:
         grey = np.round(photograph @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
         rows = generator.integers(0, grey.shape[0] - 7, FAR_COUNT // 2)
         columns = generator.integers(0, grey.shape[1] - 7, FAR_COUNT // 2)

@@ -1,6 +1,7 @@
 """The digits suite: who is in which split."""
 
 import numpy as np
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxood.data.digits import digits_ood, digits_train_and_test
@@ -35,3 +36,10 @@ def test_foreign_sets():
     assert abs(noise.mean() - 127.5) < 2  # uniform over 0..255: 32,000 draws, sigma 0.41
     again = digits_ood()
     np.testing.assert_array_equal(again["patches"].images, sets["patches"].images)
+
+
+def test_a_limit_for_other_images_is_none_for_the_photographs(monkeypatch):
+    expected = digits_ood()["patches"].images
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    np.testing.assert_array_equal(digits_ood()["patches"].images, expected)
+    assert Image.MAX_IMAGE_PIXELS == 1000
