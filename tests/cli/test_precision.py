@@ -47,7 +47,7 @@ def test_a_run_is_itself_and_others_are_refused(runs):
     pooled, logits, extras, indices, skipped = result.id_test.features
     fewer = Features(pooled, logits, extras, indices[:-1], skipped)
     found = result.id_test._replace(features=fewer)
-    with pytest.raises(UsageError, match="other: got other images in id/digits 0-5, wanted a run"):
+    with pytest.raises(UsageError, match="other: got other images in digits 0-5, wanted a run"):
         changes(result, dataclasses.replace(result, id_test=found))
 
 
