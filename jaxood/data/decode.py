@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from simplejpeg import decode_jpeg
 
 from jaxood.preprocessing import Preprocessing
 
@@ -102,7 +101,7 @@ def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h
                 raise Image.DecompressionBombError
             if pixels > LARGE:
                 return _for_large.submit(prepare, image, preprocessing).result()
-            return prepare(_turbo(image, content) or image, preprocessing)
+            return prepare(image, preprocessing)
     except UndecodableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -113,19 +112,6 @@ def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h
     except Exception as error:  # PIL's plugins raise anything from SyntaxError to struct.error
         lines = str(error).strip().splitlines()
         raise UndecodableImage(lines[0] if lines else type(error).__name__) from None
-
-
-def _turbo(image: Image.Image, content: bytes) -> Image.Image | None:
-    """A JPEG's pixels straight from libjpeg-turbo: PIL's own, in two thirds of the time.
-
-    None: another format, or a file that is not quite right, which is left to PIL.
-    """
-    if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
-        return None
-    try:
-        return Image.fromarray(decode_jpeg(content))
-    except ValueError:  # which warnings of the library are, too
-        return None
 
 
 def read(path: str, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:

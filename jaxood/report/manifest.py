@@ -14,7 +14,7 @@ from jaxood.models.registry import LoadedModel
 from jaxood.report.figures import FORMATS
 from jaxood.runner.features import Skipped
 
-PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow", "simplejpeg")
+PACKAGES = ("jaxood", "jax", "jaxlib", "flax", "numpy", "pillow")
 
 
 def manifest(
