@@ -60,7 +60,7 @@ def study(
 
     Raises:
       UsageError: for several models that would be called the same, and for what else can be known
-        before the first run.
+        before the first run; and when no run can be made.
     """
     require(bool(seeds), "seeds", "none", "one or more")
     for seed in seeds:
@@ -71,6 +71,7 @@ def study(
     require(bool(names) and len({*names}) == len(names), "suites", names, "one or more, each once")
     labelled = [(suite, _labelled(models, suite, load)) for suite in built]
     reports: list[Report] = []
+    refused: list[UsageError] = []
     for suite, runs in labelled:
         for label, number, source in runs:
             model = load(source)
@@ -94,6 +95,7 @@ def study(
                         progress=progress(run) if progress else None,
                     )
                 except UsageError as error:
+                    refused.append(error)
                     logging.getLogger("jaxood").warning("%s: %s", run, error)
                     reports.append(Report((), failures={run: str(error)}))
                     continue
@@ -103,6 +105,8 @@ def study(
                 if output is not None:
                     parts = (file_name(f"{label}{number}"), file_name(suite.name), f"seed-{seed}")
                     result.save(Path(output).joinpath(*parts))
+    if len(refused) == len(reports):
+        raise refused[0]
     return joined(reports)
 
 

@@ -96,6 +96,7 @@ def untrained():
         (("--suite", "digits", "digits"), "each once"),
         (("--seed", "-1"), "--seed: got -1"),
         (("--method", "enrgy"), "Did you mean energy"),
+        (("--full-spectrum",), "--full-spectrum: got suite digits, which has no covariate-shifted"),
     ],
 )
 def test_wrong_input_is_one_line(cache, tmp_path, capsys, arguments, message):
