@@ -73,13 +73,12 @@ def run(args: argparse.Namespace) -> int:
     settings, sweeps = parse_settings(args.set), parse_sweeps(args.sweep)
     check_request(args.method, settings, sweeps, args.fpr_convention, args.seed)
     suite = _suite(args)
-    models = [model_from(args, suite.name)]
     if args.compare_dtype is not None:
         choose("compare_dtype", args.compare_dtype, DTYPES)
-        models.append(model_from(args, suite.name, args.compare_dtype))
-    result, *others = [
-        evaluate(
-            model,
+
+    def evaluated(dtype: str):
+        return evaluate(
+            model_from(args, suite.name, dtype),
             suite,
             args.method,
             settings=settings,
@@ -94,13 +93,14 @@ def run(args: argparse.Namespace) -> int:
             cache_images=args.cache_images,
             progress=None if args.quiet else progress_bar,
         )
-        for model in models
-    ]
-    found = changes(result, *others) if others else []
+
+    result, found = evaluated(args.dtype), []
     if is_first():
         # First: whoever reads the output may have gone.
         result.save(args.output, figures=args.figures)
-        if found:
+    if args.compare_dtype is not None:
+        found = changes(result, evaluated(args.compare_dtype))
+        if is_first():
             write_changes(args.output / PRECISION, found)
     if args.json:
         print(as_json(result.report.rows))
