@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxood.data.images import Arrays, Batch, ImageSet, Pictures, padded
-from jaxood.data.relabelled import Relabelled
+from jaxood.data.relabelled import as_read
 from jaxood.errors import UsageError
 from jaxood.files import fingerprint, make_folder, printable, whole_file
 from jaxood.preprocessing import Preprocessing
@@ -91,9 +91,7 @@ def _size(number: int) -> str:
 
 
 def _is_decoded(images: ImageSet) -> bool:
-    while isinstance(images, Relabelled):
-        images = images.images
-    return not isinstance(images, Arrays | Pictures)
+    return not isinstance(as_read(images), Arrays | Pictures)
 
 
 class _Chunk(NamedTuple):

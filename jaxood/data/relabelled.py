@@ -55,6 +55,13 @@ class Relabelled:
         return self.images.batches(preprocessing, batch_size, start)
 
 
+def as_read(images: ImageSet) -> ImageSet:
+    """The set as it was opened, before its labels were numbered otherwise."""
+    while isinstance(images, Relabelled):
+        images = images.images
+    return images
+
+
 def numbered_by(images: ImageSet, names: Sequence[str]) -> ImageSet:
     """The set with labels that are positions in `names`, where its classes are called like those.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxood.data.files import ImageFiles
 from jaxood.data.images import ImageSet
-from jaxood.data.relabelled import Relabelled
+from jaxood.data.relabelled import as_read
 from jaxood.files import fingerprint
 from jaxood.processes import require_agreed, share_of
 
@@ -31,9 +31,7 @@ def require_same_images(sets: Iterable[ImageSet | None]) -> None:
 
 def _listing(images: ImageSet) -> str:
     """Changes with names, labels and what is in the images; of files, with their sizes."""
-    inner = images
-    while isinstance(inner, Relabelled):
-        inner = inner.images
-    content = inner.sizes if isinstance(inner, ImageFiles) else inner.fingerprint()
+    opened = as_read(images)
+    content = opened.sizes if isinstance(opened, ImageFiles) else opened.fingerprint()
     labels = None if images.labels is None else images.labels.tolist()
     return fingerprint(len(images), content, labels)

@@ -1,21 +1,18 @@
 """What arithmetic of another width changes: the same run twice, image by image."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxood.errors import UsageError
-from jaxood.files import write_whole
 from jaxood.flows.evaluate import EvaluationResult
+from jaxood.report.rows import write_csv
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """Of the scores of one method on one set.
 
     Attributes:
@@ -75,8 +72,4 @@ def told(rows: Sequence[Change], first: str, second: str) -> str:
 
 def write_changes(path: Path, rows: Sequence[Change]) -> None:
     """As CSV, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Change.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, rows))
-    write_whole(path, text.getvalue().encode())
+    write_csv(path, Change._fields, rows)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, NormLinearClassifier
 from jaxood.models.layers import Conv
-from jaxood.models.transformer import Dense, LayerNorm, gelu, patches, scaled
+from jaxood.models.transformer import Dense, LayerNorm, PatchStem, gelu, patches, scaled
 
 EPSILON = 1e-6  # of every LayerNorm
 
@@ -29,17 +29,6 @@ DESIGNS = {
     "convnext_tiny": Design((3, 3, 9, 3), (96, 192, 384, 768)),
     "convnext_base": Design((3, 3, 27, 3), (128, 256, 512, 1024)),
 }
-
-
-class Stem(nnx.Module):
-    """Linear embedding of patches of 4 x 4 pixels, LayerNorm."""
-
-    def __init__(self, width: int):
-        self.projection = Dense(4 * 4 * 3, width)
-        self.norm = LayerNorm(width, EPSILON)
-
-    def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 c"]:
-        return self.norm(self.projection(patches(images, 4)))
 
 
 class Downsample(nnx.Module):
@@ -71,7 +60,7 @@ class Block(nnx.Module):
 def convnext(design: Design, num_classes: int = 1000) -> Backbone:
     """Builds the network with zero weights."""
     width = design.widths[0]
-    stages: dict[str, nnx.Module] = {"features.0": Stem(width)}
+    stages: dict[str, nnx.Module] = {"features.0": PatchStem(width, EPSILON)}
     ends = []
     for group, depth in enumerate(design.depths):
         if group:

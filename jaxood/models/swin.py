@@ -17,10 +17,10 @@ from jaxood.models.backbone import Backbone, LinearClassifier
 from jaxood.models.transformer import (
     Dense,
     LayerNorm,
+    PatchStem,
     attend,
     from_windows,
     gelu,
-    patches,
     to_windows,
 )
 
@@ -39,17 +39,6 @@ class Design:
 
 
 DESIGNS = {"swin_t": Design((2, 2, 6, 2), (3, 6, 12, 24), 96)}
-
-
-class Stem(nnx.Module):
-    """Linear embedding of patches of 4 x 4 pixels, LayerNorm."""
-
-    def __init__(self, width: int):
-        self.projection = Dense(4 * 4 * 3, width)
-        self.norm = LayerNorm(width, EPSILON)
-
-    def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 c"]:
-        return self.norm(self.projection(patches(images, 4)))
 
 
 class Merging(nnx.Module):
@@ -127,7 +116,7 @@ class Block(nnx.Module):
 def swin(design: Design, num_classes: int = 1000) -> Backbone:
     """Builds the network with zero weights."""
     width = design.width
-    stages: dict[str, nnx.Module] = {"features.0": Stem(width)}
+    stages: dict[str, nnx.Module] = {"features.0": PatchStem(width, EPSILON)}
     ends = []
     for group, (depth, heads) in enumerate(zip(design.depths, design.heads, strict=True)):
         if group:

@@ -82,6 +82,17 @@ def patches(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 d"]:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, -1)
 
 
+class PatchStem(nnx.Module):
+    """Linear embedding of patches of 4 x 4 pixels, LayerNorm."""
+
+    def __init__(self, width: int, epsilon: float):
+        self.projection = Dense(4 * 4 * 3, width)
+        self.norm = LayerNorm(width, epsilon)
+
+    def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 c"]:
+        return self.norm(self.projection(patches(images, 4)))
+
+
 def to_windows(x: Float[Array, "n h w c"], side: int) -> Float[Array, "m t c"]:
     """The positions of each square of `side`, which divides height and width, as tokens."""
     return patches(x, side).reshape(-1, side * side, x.shape[-1])
