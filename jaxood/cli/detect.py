@@ -78,13 +78,15 @@ def _sets(args: argparse.Namespace) -> Iterable[Any]:
     """What is to be judged, a set after the other."""
     from jaxood.data.arrivals import from_stream, new_in
     from jaxood.data.sources import image_set
+    from jaxood.runner.batch_size import AUTO, DEFAULT
 
     if args.distributed and (args.watch or args.images == ["-"]):
         raise UsageError("distributed", "images that come one after the other", "files or folders")
     if args.watch:
         return new_in(args.images)
     if args.images == ["-"]:
-        return from_stream(cast(io.BufferedReader, sys.stdin.buffer), args.batch_size)
+        group = DEFAULT if args.batch_size == AUTO else args.batch_size
+        return from_stream(cast(io.BufferedReader, sys.stdin.buffer), group)
     return [image_set(args.images)]
 
 

@@ -73,13 +73,14 @@ def run(args: argparse.Namespace) -> None:
     with telling_replaced(args.output, args.export):
         detector.save(args.output)
         if args.export:
-            detector.export(args.export, args.batch_size)
+            size = detector.images_a_step(args.batch_size)
+            detector.export(args.export, size)
     print(detector)
     if args.quiet:
         return
     print(f"written to {args.output}")
     if args.export:
-        print(f"written to {args.export}: takes {args.batch_size} images at once")
+        print(f"written to {args.export}: takes {size} images at once")
 
 
 def _sets(args: argparse.Namespace) -> dict:

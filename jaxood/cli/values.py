@@ -43,6 +43,17 @@ def positive(text: str) -> int:
     return value
 
 
+def batch_size(text: str) -> int | str:
+    """An integer of at least 1, or "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return positive(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        told = f"{text} is neither an integer of at least 1 nor auto"
+        raise argparse.ArgumentTypeError(told) from None
+
+
 def fraction(text: str) -> float:
     """A number in (0, 1]."""
     value = number(text)

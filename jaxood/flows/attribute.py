@@ -30,6 +30,7 @@ from jaxood.report.figures import check_format, figure_image, write_figure
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.pictures import COLOURS, blended, grid_figure, overlay, palette, write_png
 from jaxood.report.tables import write_arrays
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Runner
 
@@ -230,7 +231,7 @@ def attribute(
     samples: int | None = None,
     scale: Scale = "paper",
     top: int = 5,
-    batch_size: int = 32,
+    batch_size: BatchSize = DEFAULT,
     seed: int = 0,
     store: Path | str | None = None,
     progress: SetProgress | None = None,
@@ -267,7 +268,7 @@ def attribute(
     loaded = load_model(model)
     number = None if target is None else find_class(str(target), loaded.class_names)
     runner, extractors = Runner(loaded), tuple(chosen.values())
-    runner.check(extractors, batch_size, len(found))
+    batch_size = runner.check(extractors, batch_size, len(found))
     require_same_images([found])
     features = runner.extract(
         found,

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxood.files import write_whole
 from jaxood.flows.detector import ImageDetector, Verdict
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Skipped
 
 COLUMNS = ("image", "class", "name", "probability", "score", "verdict")
@@ -69,7 +70,9 @@ def summary(detector: ImageDetector, known: int, foreign: int, skipped: int) -> 
     )
 
 
-def detect(detector: ImageDetector, images: Any, *, batch_size: int = 32) -> DetectionResult:
+def detect(
+    detector: ImageDetector, images: Any, *, batch_size: BatchSize = DEFAULT
+) -> DetectionResult:
     """All verdicts at once; `detector.detect(images)` gives them as batches finish.
 
     Args:

@@ -30,6 +30,7 @@ from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
 from jaxood.processes import gathered_values, require_agreed, share_of
+from jaxood.runner.batch_size import AUTO, DEFAULT, BatchSize
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Runner, skipped_of
 from jaxood.runner.step import TOP_CLASS, ExtractionStep
@@ -99,7 +100,7 @@ class ImageDetector:
         self,
         images: Any,
         *,
-        batch_size: int = 32,
+        batch_size: BatchSize = DEFAULT,
         on_skipped: Callable[[Skipped], None] | None = None,
     ) -> Iterator[Verdict]:
         """Yields a verdict for each image that can be decoded, as batches finish.
@@ -114,7 +115,9 @@ class ImageDetector:
         Raises:
           UsageError: before the first verdict, for images that are not there.
         """
-        return self._verdicts(image_set(images), batch_size, on_skipped or _log)
+        found = image_set(images)
+        size = self.images_a_step(batch_size, len(found))
+        return self._verdicts(found, size, on_skipped or _log)
 
     def _verdicts(self, images, batch_size, on_skipped) -> Iterator[Verdict]:
         if jax.process_count() == 1:
@@ -134,6 +137,12 @@ class ImageDetector:
                 on_skipped(Skipped(index, images.ids[index], reason))
             for index, label, probability, score in theirs:
                 yield self._verdict(index, images.ids[index], label, probability, np.float32(score))
+
+    def images_a_step(self, batch_size: BatchSize, images: int = 1 << 30) -> int:
+        """`batch_size`, or what "auto" stands for, with so many images."""
+        if batch_size != AUTO:
+            return batch_size
+        return self._runner.check(tuple(self.fitted.method.extractors.values()), AUTO, images)
 
     def _own_verdicts(self, images, batch_size, on_skipped) -> Iterator[Verdict]:
         runner, method = self._runner, self.fitted.method

@@ -36,6 +36,7 @@ from jaxood.report.joined import Report
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.rows import FULL_SPECTRUM, Run, accuracy_row, rows_of
 from jaxood.report.tables import MethodResult, SetArrays, set_keys
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress, Runner
 
@@ -237,7 +238,7 @@ def evaluate(
     *,
     settings: Mapping[str, Mapping[str, object]] | None = None,
     sweeps: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = DEFAULT,
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
     full_spectrum: bool = False,
@@ -257,7 +258,7 @@ def evaluate(
         counterpart, the same score without view and transforms.
       settings: parameters by part and name: `{"knn": {"k": 50}}`.
       sweeps: several values by part and name, each a method of its own.
-      batch_size: images a step over all devices.
+      batch_size: images a step over all devices; "auto": as many as they hold.
       bank_fraction: of the training images, drawn with `seed`, that methods are fitted on.
       balanced_bank: draws as many of each class.
       full_spectrum: scores covariate-shifted ID sets too, and measures a second time with all of
@@ -293,7 +294,7 @@ def evaluate(
     extractors: dict[str, Extractor] = {**maps}
     extractors |= {key: one for method in chosen for key, one in method.extractors.items()}
     runner = Runner(model, cache_images=cache_images)
-    runner.check(tuple(extractors.values()), batch_size)
+    batch_size = runner.check(tuple(extractors.values()), batch_size)
     chosen_shifted = suite.shifted if full_spectrum else {}
     tested = [suite.id_test, *chosen_shifted.values(), *suite.ood.values()]
     train, bank, validation = fit_images

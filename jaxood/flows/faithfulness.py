@@ -42,6 +42,7 @@ from jaxood.report.faithfulness import (
 )
 from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
 
@@ -191,7 +192,7 @@ def faithfulness(
     suite: str | Suite | None = None,
     stability: bool = False,
     target: str | int | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = DEFAULT,
     seed: int = 0,
     store: Path | str | None = None,
     progress: Progress | None = None,
@@ -244,7 +245,7 @@ def faithfulness(
         target=target,
         scale=None,
         batch_size=batch_size,
-        group=min(GROUP, batch_size),
+        group=GROUP,
         seed=seed,
     )
     if not source.extractors and (again := [one for one in chosen.values() if one.again]):
@@ -258,12 +259,12 @@ def faithfulness(
         one for by_change in variants.values() for found in by_change.values() for one in found
     )
     every = {one.key: one for one in (*chosen.values(), *others)}
-    findings, skipped, _ = measured(source, list(every.values()), batch_size, store, progress)
+    findings, skipped, _ = measured(source, list(every.values()), store, progress)
     purified = None
     if data is not None:
         kept = None if store is None else Path(store) / "features"
         purified = purification(
-            source.runner.model, data, source.extractors, batch_size, seed, kept
+            source.runner.model, data, source.extractors, source.batch_size, seed, kept
         )
     return FaithfulnessResult(
         source.runner.model,
@@ -281,7 +282,7 @@ def faithfulness(
             "suite": None if data is None else data.name,
             "stability": stability,
             "target": target,
-            "batch_size": batch_size,
+            "batch_size": source.batch_size,
             "seed": seed,
         },
         variants,

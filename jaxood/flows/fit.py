@@ -27,6 +27,7 @@ from jaxood.flows.overlap import shared
 from jaxood.flows.scoring import outputs_of
 from jaxood.flows.sources import ModelSource, load_model, names_of_folders
 from jaxood.metrics.ood import threshold_at
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Features
 from jaxood.runner.runner import Runner
 
@@ -40,7 +41,7 @@ def fit(
     root: Path | str | None = None,
     tpr: float = 0.95,
     settings: Mapping[str, Mapping[str, object]] | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = DEFAULT,
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
     seed: int = 0,
@@ -89,7 +90,7 @@ def fit(
         assert training is not None
         training = training.subset(bank)
         check_fit_labels(training, [chosen], loaded)
-    runner.check(extractors, batch_size)
+    batch_size = runner.check(extractors, batch_size)
     require_same_images([training, known])
     shares = [own_share(images) for images in (training, known) if images is not None]
     require_space(shares, cache_images, loaded.preprocessing)

@@ -25,8 +25,9 @@ from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.maps import MapSource, read_maps, unique
 from jaxood.perturbation.measure import Measure
 from jaxood.perturbation.subject import RANDOM, Subject, image_number
+from jaxood.runner.batch_size import AUTO, BatchSize
 from jaxood.runner.features import Skipped
-from jaxood.runner.runner import Runner, skipped_of
+from jaxood.runner.runner import MOST_ROWS, Runner, skipped_of
 
 RANDOM_GRID = (7, 7)  # positions of a random map, for a model without a feature map
 MOST_MAPS = 1_000
@@ -43,6 +44,7 @@ class MapsOfImages:
       given: maps from elsewhere, by method and image's index; None where there is none.
       target: class to follow; None: each image's top class.
       scale: contrast of a map before it is enlarged; None: it is enlarged as it is.
+      batch_size: altered images a step.
       group: images whose maps are computed at once.
       region: where the object of an image is.
       objects: changes when what `region` says does.
@@ -56,6 +58,7 @@ class MapsOfImages:
     random_maps: int
     target: int | None
     scale: Scale | None
+    batch_size: int
     group: int
     seed: int
     region: Region = lambda index: None
@@ -155,8 +158,8 @@ def maps_of_images(
     random_maps: int,
     target: str | int | None,
     scale: Scale | None,
-    batch_size: int,
-    group: int,
+    batch_size: BatchSize,
+    group: int = MOST_ROWS,
     seed: int,
 ) -> MapsOfImages:
     """Reads and checks what there is to measure, before an image is read where that is possible.
@@ -164,6 +167,7 @@ def maps_of_images(
     Args:
       methods: None: banzhaf, unless `maps` are given.
       batch_size: of the altered images that follow.
+      group: images whose maps are computed at once, at most; never more than `batch_size`.
 
     Raises:
       UsageError: for a wrong argument or map.
@@ -175,7 +179,9 @@ def maps_of_images(
     found = image_set(images)
     given = read_maps(maps or {}, found.ids, list(extractors))
     runner = Runner(load_model(model))
-    runner.check(tuple(extractors.values()), batch_size, len(found))
+    if batch_size == AUTO:
+        batch_size = runner.check((), AUTO)
+    group = runner.check(tuple(extractors.values()), min(group, batch_size), len(found))
     number = None if target is None else find_class(str(target), runner.model.class_names)
     _check_lacking(given, found, runner.model)
     return MapsOfImages(
@@ -187,6 +193,7 @@ def maps_of_images(
         random_maps,
         number,
         scale,
+        batch_size,
         group,
         seed,
     )

@@ -39,7 +39,6 @@ class Measured(NamedTuple):
 def measured(
     source: MapsOfImages,
     measures: Sequence[Measure],
-    batch_size: int,
     store: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Measured:
@@ -63,7 +62,7 @@ def measured(
     }
     prints = {key: source.fingerprints(measure) for key, measure in by_key.items()}
     require_same_images([source.images])
-    require_agreed("arguments", fingerprint(prints, batch_size), "other ones")
+    require_agreed("arguments", fingerprint(prints, source.batch_size), "other ones")
     index = {name: i for i, name in enumerate(source.names)}
     findings = [] if path is None else load_findings(path, prints)
     share = share_of(len(index))
@@ -92,7 +91,7 @@ def measured(
             left_out = sum(work(source.names[image.index]) for image in skipped)
             progress(round(classified), total - left_out)
 
-    laboratory = Laboratory(source.runner, source.extractors, batch_size, source.seed, told)
+    laboratory = Laboratory(source.runner, source.extractors, source.batch_size, source.seed, told)
     if todo:
         told(0)
         with closing(source.of(todo, skipped)) as groups:

@@ -33,6 +33,7 @@ from jaxood.processes import is_first
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
 from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
 
@@ -148,7 +149,7 @@ def road(
     imputation: str = "linear",
     noise: float = 0.01,
     before_normalisation: bool = False,
-    batch_size: int = 32,
+    batch_size: BatchSize = DEFAULT,
     seed: int = 0,
     store: Path | str | None = None,
     progress: Progress | None = None,
@@ -195,10 +196,9 @@ def road(
         target=target,
         scale=scale,
         batch_size=batch_size,
-        group=batch_size,
         seed=seed,
     )
-    findings, skipped, first = measured(source, [measure], batch_size, store, progress)
+    findings, skipped, first = measured(source, [measure], store, progress)
     curves = [curves_of(finding) for finding in findings]
     name = curves[0].id
     if is_first() and (first is None or first.id != name):  # it is from an earlier run
@@ -225,7 +225,7 @@ def road(
             "random_maps": random_maps,
             "target": target,
             "scale": scale,
-            "batch_size": batch_size,
+            "batch_size": source.batch_size,
             "seed": seed,
         },
     )

@@ -15,6 +15,7 @@ from jaxood.flows.evaluate import MethodSource, SetProgress, check_request, eval
 from jaxood.flows.sources import ModelSource, load_model, model_of_suite
 from jaxood.models.registry import LoadedModel
 from jaxood.report.joined import Report, joined
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 
 Models = Mapping[str, ModelSource | Sequence[ModelSource]] | Sequence[ModelSource]
 Load = Callable[[ModelSource], LoadedModel]
@@ -28,7 +29,7 @@ def study(
     seeds: Sequence[int] = (0,),
     settings: Mapping[str, Mapping[str, object]] | None = None,
     sweeps: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = DEFAULT,
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
     fpr_convention: str = "plain",

@@ -28,6 +28,7 @@ from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.processes import gathered_rows, gathered_values, own_name, require_agreed, share_of
 from jaxood.room import announce, free_disk, free_memory
+from jaxood.runner.batch_size import AUTO, DEFAULT, BatchSize, chosen, free_bytes, step_bytes
 from jaxood.runner.columns import Chunk, Column, MemoryColumn, end_of
 from jaxood.runner.features import Features, Skipped, joined
 from jaxood.runner.step import TOP_CLASS, Extracted, ExtractionStep
@@ -82,9 +83,10 @@ class Runner:
         """Images a step: `batch_size`, or less for few images; made to fill the mesh.
 
         Raises:
-          UsageError: for a batch of none, or one that fits no device.
+          UsageError: for a batch of none, or one that is out of all proportion.
         """
-        holds = 1 <= batch_size <= MOST_ROWS
+        whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+        holds = whole and 1 <= batch_size <= MOST_ROWS
         require(holds, "batch_size", batch_size, f"1 to {MOST_ROWS} images")
         return rounded_up(max(min(batch_size, images), 1), self.mesh)
 
@@ -104,33 +106,56 @@ class Runner:
         return ExtractionStep(model.preprocessing, model.dtype, model.pooling, tuple(extractors))
 
     def check(
-        self, extractors: Sequence[Extractor], batch_size: int = 32, images: int = 1 << 30
-    ) -> None:
+        self,
+        extractors: Sequence[Extractor],
+        batch_size: BatchSize = DEFAULT,
+        images: int = 1 << 30,
+    ) -> int:
         """Traces the step, without computing: what a model lacks is said before the pass.
 
+        Returns:
+          Images a step: `batch_size`, or what "auto" stands for.
+
         Raises:
-          UsageError: when an extractor and the model do not go together.
+          UsageError: when an extractor and the model do not go together; when "auto" finds no room
+            for one image.
         """
+        if batch_size == AUTO:
+            devices = self.mesh.devices.ravel().tolist()
+
+            def needed(each: int) -> int:
+                return self._step_bytes(self.step(extractors), each * len(devices))
+
+            return min(gathered_values(chosen(needed, devices, images)))
         self._traced(extractors, self.rows(batch_size, images))
+        return batch_size
 
     def _traced(self, extractors: Sequence[Extractor], size: int) -> Extracted:
         """The shapes that a step of so many images gives."""
+        return _on_mesh.compiled().eval_shape(*self._arguments(self.step(extractors), size))
+
+    def _step_bytes(self, step: ExtractionStep, size: int) -> int:
+        """Of each device. The program is compiled, and kept by JAX for when it is run."""
+        program = _on_mesh.compiled().lower(*self._arguments(step, size)).compile()
+        return step_bytes(program, IN_FLIGHT)
+
+    def _arguments(self, step: ExtractionStep, size: int) -> tuple:
+        """Of `_on_mesh`, for a step of so many images: shapes for what comes with them."""
         side = self.model.preprocessing.crop
         split = NamedSharding(self.mesh, P("data"))  # as `run` puts them: traced once for both
         rows = (
             jax.ShapeDtypeStruct((size, side, side, 3), np.uint8, sharding=split),
             jax.ShapeDtypeStruct((size,), np.int32, sharding=split),
         )
-        step, shared = self.step(extractors), (replicate(jax.random.key(0), self.mesh),)
-        trace = _on_mesh.compiled().eval_shape
-        return trace(step, self._graphdef, self.mesh, self._state, rows, shared)
+        shared = (replicate(jax.random.key(0), self.mesh),)
+        return step, self._graphdef, self.mesh, self._state, rows, shared
 
     def stream(
         self,
         images: ImageSet,
         extractors: Sequence[Extractor] = (),
         *,
-        batch_size: int = 32,
+        batch_size: int = DEFAULT,
         start: int = 0,
         target: int | None = None,
         seed: int = 0,
@@ -149,12 +174,29 @@ class Runner:
         targets, key = shard(targets, self.mesh), replicate(jax.random.key(seed), self.mesh)
         in_flight: deque[tuple[Batch, Extracted]] = deque()
         with closing(self._batches(images, size, start)) as batches:
-            for batch in batches:
+            for number, batch in enumerate(batches):
+                if not number:
+                    self._announce_step(step, size)
                 in_flight.append((batch, self.run(step, (batch.images, targets), (key,))))
                 if len(in_flight) == IN_FLIGHT:
                     yield _fetched(*in_flight.popleft())
             while in_flight:
                 yield _fetched(*in_flight.popleft())
+
+    def _announce_step(self, step: ExtractionStep, size: int) -> None:
+        """Says what a step takes.
+
+        Raises:
+          UsageError: when the devices do not have as much.
+        """
+        announce(
+            "batch_size",
+            f"a step of {size} images",
+            self._step_bytes(step, size),
+            free_bytes(self.mesh.devices.ravel().tolist()),
+            "of a device",
+            "Use a smaller one, or auto",
+        )
 
     def _batches(self, images: ImageSet, size: int, start: int) -> Generator[Batch, None, None]:
         preprocessing = self.model.preprocessing
@@ -167,7 +209,7 @@ class Runner:
         images: ImageSet,
         extractors: Sequence[Extractor] = (),
         *,
-        batch_size: int = 32,
+        batch_size: int = DEFAULT,
         target: int | None = None,
         seed: int = 0,
         store: Path | None = None,
