@@ -248,7 +248,7 @@ def test_broken_files_are_counted_and_named(cache, folders, tmp_path, capsys):
         (["--suite", "digit"], "Did you mean digits?"),
         (["--fpr-convention", "odd"], "one of nnguide, openood, plain, sfp"),
         (["--batch-size", "0"], "0 is neither an integer of at least 1 nor auto"),
-        (["--batch-size", "\u0663"], "--batch-size: invalid positive value"),
+        (["--batch-size", "\u0663"], "neither an integer of at least 1 nor auto"),
         (["--seed", "\u0663"], "--seed: invalid whole value"),
         (["--output", "/proc/nothing"], "--output: '/proc/nothing' cannot be written: No such"),
         (
