@@ -7,6 +7,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxood.room import free_memory
+
 Tree = TypeVar("Tree")
 
 
@@ -34,3 +36,15 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
         return leaf if shared else jax.device_put(leaf, NamedSharding(mesh, P()))
 
     return jax.tree.map(put, tree)
+
+
+def free_bytes(devices: Sequence[jax.Device]) -> int:
+    """Free memory of each device; where one does not say, its part of the machine's."""
+    found = []
+    for device in devices:
+        stats = device.memory_stats()
+        if stats and "bytes_limit" in stats:
+            found.append(stats["bytes_limit"] - stats["bytes_in_use"])
+        else:
+            found.append(free_memory() // len(devices))
+    return min(found)

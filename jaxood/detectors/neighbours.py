@@ -32,7 +32,8 @@ from jaxtyping import Array, Float, Int
 from jaxood.detectors.contract import Depth, Detector
 from jaxood.errors import choose, require
 from jaxood.outputs import AnyArray
-from jaxood.room import announce, free_memory
+from jaxood.parallel import free_bytes
+from jaxood.room import announce
 
 QUERY_BLOCK = 1024
 BANK_BLOCK = 4096
@@ -218,14 +219,6 @@ def memory_bytes(size: int, channels: int, dtype: str = "float32") -> int:
     return size * channels * item + block * channels * item + QUERY_BLOCK * block * 4
 
 
-def free_bytes() -> int:
-    """Free memory of the first device; of the machine where the device does not say."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    return free_memory()
-
-
 def _announce(name: str, memory: str, shape: tuple[int, int], dtype: str) -> None:
     """Says what is about to be taken, aloud when it is much; refuses what cannot fit."""
     devices = len(jax.local_devices()) if memory == "shared" else 1
@@ -233,7 +226,7 @@ def _announce(name: str, memory: str, shape: tuple[int, int], dtype: str) -> Non
         f"{name} bank",
         f"a bank of {shape[0]} x {shape[1]} {dtype} values",
         memory_bytes(-(-shape[0] // devices), shape[1], dtype),
-        free_bytes(),
+        free_bytes(jax.local_devices()),
         "a device",
         "Use a smaller part of the training set, "
         f"{name}.dtype=bfloat16, {name}.memory=shared or {name}.memory=host",

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 
 from jaxood.errors import UsageError
-from jaxood.room import free_memory
+from jaxood.parallel import free_bytes
 
 BatchSize = int | Literal["auto"]
 
@@ -15,18 +15,6 @@ AUTO: Literal["auto"] = "auto"
 DEFAULT = 32
 MOST_A_DEVICE = 256  # of an accelerator; more hardly fill it better
 SHARE = 0.5  # of what is free: a bank, and what scores need, come beside the step
-
-
-def free_bytes(devices: Sequence[jax.Device]) -> int:
-    """Free memory of each device; where one does not say, its part of the machine's."""
-    found = []
-    for device in devices:
-        stats = device.memory_stats()
-        if stats and "bytes_limit" in stats:
-            found.append(stats["bytes_limit"] - stats["bytes_in_use"])
-        else:
-            found.append(free_memory() // len(devices))
-    return min(found)
 
 
 def step_bytes(compiled: jax.stages.Compiled, in_flight: int) -> int:

@@ -25,10 +25,10 @@ from jaxood.data.shares import own_share
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
 from jaxood.models.registry import LoadedModel
-from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.parallel import data_mesh, free_bytes, replicate, rounded_up, shard
 from jaxood.processes import gathered_rows, gathered_values, own_name, require_agreed, share_of
 from jaxood.room import announce, free_disk, free_memory
-from jaxood.runner.batch_size import AUTO, DEFAULT, BatchSize, chosen, free_bytes, step_bytes
+from jaxood.runner.batch_size import AUTO, DEFAULT, BatchSize, chosen, step_bytes
 from jaxood.runner.columns import Chunk, Column, MemoryColumn, end_of
 from jaxood.runner.features import Features, Skipped, joined
 from jaxood.runner.step import TOP_CLASS, Extracted, ExtractionStep

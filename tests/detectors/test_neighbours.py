@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxood.detectors import neighbours
 from jaxood.detectors.neighbours import Bank, HostRows, Knn, NNGuide, nearest, share
@@ -160,6 +162,35 @@ def test_search_holds_the_bank_and_one_block():
     assert peak < 1.3 * neighbours.memory_bytes(size, channels)
 
 
+def test_a_bank_of_all_of_imagenet(monkeypatch):
+    """1,281,167 x 2,048 float32 values, 10.5 GB: refused on one small device, 1.3 GB on each of 8.
+
+    Zeros that nobody writes to take no memory; the compiler's account needs shapes alone.
+    """
+    size, channels, queries, k = 1_281_167, 2048, 1024, 10
+    monkeypatch.setattr(neighbours, "free_bytes", lambda devices: 8 * 10**9)
+    bank = Bank(np.zeros((size, channels), np.float32), np.int32(size))
+    with pytest.raises(
+        UsageError, match=r"knn bank: .* 10.55 GB a device, wanted .* 8.00"
+    ):
+        Knn().restored(bank)
+    assert isinstance(Knn(memory="host").restored(bank).rows, HostRows)
+
+    mesh = neighbours.device_mesh()
+    everywhere, parts = (NamedSharding(mesh, P(*axes)) for axes in ((), mesh.axis_names))
+    shared = Bank(
+        jax.ShapeDtypeStruct((-(-size // 128) * 128, channels), jnp.float32, sharding=parts),
+        jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
+    )
+    sought = jax.ShapeDtypeStruct((queries, channels), jnp.float32, sharding=everywhere)
+    search = jax.jit(nearest, static_argnums=(2, 3))
+    account = search.lower(sought, shared, k, mesh).compile().memory_analysis()
+    assert mesh.size == 8
+    part = 4 * channels * (-(-size // 128) * 16)
+    assert account.argument_size_in_bytes == part + 4 * queries * channels + 4
+    assert part < 1.32e9 and account.temp_size_in_bytes < 0.1e9
+
+
 def outputs_of(n, seed=0):
     pooled, logits = jnp.asarray(draw(n, 4, seed)), jnp.asarray(3 * draw(n, 3, seed + 1))
     return ModelOutputs(None, pooled, pooled, logits)
@@ -217,10 +248,10 @@ def test_k_beyond_the_bank_is_refused():
 
 
 def test_bank_that_cannot_fit_is_refused_before_it_is_taken(monkeypatch, caplog):
-    monkeypatch.setattr(neighbours, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(neighbours, "free_bytes", lambda devices: 1000)
     with pytest.raises(UsageError, match=r"bank of 60 x 4 float32 values, .* knn\.dtype=bfloat16"):
         Knn().fit(outputs_of(60), None, HEAD)
     needed = neighbours.memory_bytes(60, 4)
-    monkeypatch.setattr(neighbours, "free_bytes", lambda: 2 * needed)
+    monkeypatch.setattr(neighbours, "free_bytes", lambda devices: 2 * needed)
     Knn().fit(outputs_of(60), None, HEAD)
     assert "60 x 4 float32 values" in caplog.text

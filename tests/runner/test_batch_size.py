@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 import jaxood
+from jaxood import parallel
 from jaxood.attribution.registry import attribution
 from jaxood.data.images import Arrays
 from jaxood.errors import UsageError
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.registry import LoadedModel
+from jaxood.parallel import free_bytes
 from jaxood.preprocessing import Preprocessing
 from jaxood.runner import batch_size as module
 from jaxood.runner import runner as runner_module
-from jaxood.runner.batch_size import chosen, free_bytes, step_bytes
+from jaxood.runner.batch_size import chosen, step_bytes
 from jaxood.runner.runner import Runner
 
 
@@ -66,7 +68,7 @@ def test_the_account_is_of_the_program(model):
 
 def test_free_memory_is_that_of_the_fullest_device(monkeypatch):
     assert free_bytes(devices("gpu", 300, 200, 400)) == 200
-    monkeypatch.setattr(module, "free_memory", lambda: 1000)
+    monkeypatch.setattr(parallel, "free_memory", lambda: 1000)
     assert free_bytes(devices("cpu", None, None)) == 500
 
 
