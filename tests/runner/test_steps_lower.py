@@ -4,13 +4,19 @@ import jax
 import numpy as np
 import pytest
 
+import jaxood
 from jaxood.attribution.registry import ATTRIBUTIONS
 from jaxood.detectors.registry import VIEWS
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.registry import LoadedModel
+from jaxood.perturbation.imputation import IMPUTATIONS
+from jaxood.perturbation.road import RoadStep
+from jaxood.perturbation.rows import RowStep
+from jaxood.perturbation.sensitivity import NoisyStep
 from jaxood.preprocessing import Preprocessing
 from jaxood.runner import runner as module
 from jaxood.runner.runner import Runner
+from jaxood.runner.step import ExtractionStep
 
 PLATFORMS = ("cuda", "tpu")
 EXTRACTORS = {**ATTRIBUTIONS, **VIEWS}
@@ -19,17 +25,48 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_steps_lower(name):
+COLLECTIVES = ("all_gather", "all_reduce", "all_to_all", "reduce_scatter", "permute")
+MEASURES = ["insertion[steps=2]", "sensitivity[draws=1]", "parameter-randomisation[depths=1]"]
+MEASURES += [f"road[steps=2,imputation={name}]" for name in IMPUTATIONS]
+
+
+@pytest.fixture(scope="module")
+def model():
     network = digits_cnn(6)
     initialise(network, jax.random.key(0))
-    runner = Runner(LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash"))
-    rows = np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)
-    step = runner.step((EXTRACTORS[name](),))
+    return LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash")
+
+
+def assert_lowers(runner, function, rows, shared):
     program = jax.export.export(module._on_mesh.compiled(), platforms=PLATFORMS)(
-        step, runner._graphdef, runner.mesh, runner._state, rows, (jax.random.key(0),)
+        function, runner._graphdef, runner.mesh, runner._state, rows, shared
     )
     text = program.mlir_module()
     assert program.platforms == PLATFORMS and "callback" not in text
-    for collective in ("all_gather", "all_reduce", "all_to_all", "reduce_scatter", "permute"):
-        assert collective not in text
+    assert not any(collective in text for collective in COLLECTIVES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_lower(name, model):
+    runner = Runner(model)
+    rows = np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)
+    assert_lowers(runner, runner.step((EXTRACTORS[name](),)), rows, (jax.random.key(0),))
+
+
+@pytest.mark.long
+def test_steps_of_measures_lower(model, monkeypatch):
+    """Whatever a measure runs, as it runs it."""
+    seen, run = set(), Runner.run
+
+    def tried(runner, function, rows, shared=()):
+        if function not in seen:
+            assert_lowers(runner, function, tuple(rows), tuple(shared))
+            seen.add(function)
+        return run(runner, function, rows, shared)
+
+    monkeypatch.setattr(Runner, "run", tried)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    jaxood.faithfulness(model, images, "grad-cam", measures=MEASURES, random_maps=1)
+    kinds = [type(function) for function in seen]
+    assert set(kinds) >= {ExtractionStep, RowStep, RoadStep, NoisyStep}
+    assert kinds.count(RoadStep) == len(IMPUTATIONS)
