@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         list_models,
         list_suites,
     )
+    from jaxood.flows.precision import compare
     from jaxood.flows.road import road
     from jaxood.flows.scorer import load_scorer
     from jaxood.flows.sources import load_model
@@ -66,6 +67,7 @@ _HOMES = {
     "check_detector": "detectors.check",
     "check_model": "models.contract",
     "check_suite": "data.suite_check",
+    "compare": "flows.precision",
     "contours": "flows.contours",
     "convert": "conversion",
     "detect": "flows.detect",

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from jaxood.detectors.grammar import parse_settings, parse_sweeps
     from jaxood.flows.evaluate import PRECISION, check_request, evaluate
-    from jaxood.flows.precision import changes, told, write_changes
+    from jaxood.flows.precision import compare, told, write_changes
     from jaxood.models.loading import DTYPES
     from jaxood.processes import is_first
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         # First: whoever reads the output may have gone.
         result.save(args.output, figures=args.figures)
     if args.compare_dtype is not None:
-        found = changes(result, evaluated(args.compare_dtype))
+        found = compare(result, evaluated(args.compare_dtype))
         if is_first():
             write_changes(args.output / PRECISION, found)
     if args.json:

@@ -26,7 +26,7 @@ class Change(NamedTuple):
     auroc: float | None
 
 
-def changes(result: EvaluationResult, other: EvaluationResult) -> list[Change]:
+def compare(result: EvaluationResult, other: EvaluationResult) -> list[Change]:
     """What `other` changes, by method and set; for two runs on the same images.
 
     Raises:

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 import jaxood
 from jaxood import UsageError
 from jaxood.cli import main
-from jaxood.flows.precision import changes
+from jaxood.flows.precision import compare
 from jaxood.runner.features import Features
 
 
@@ -22,7 +22,7 @@ def runs(cache):
 
 def test_ranks_and_areas_are_scipys_and_scikit_learns(runs):
     result, other = runs
-    found = {(row.method, row.set): row for row in changes(result, other)}
+    found = {(row.method, row.set): row for row in compare(result, other)}
     for one, theirs in zip(result.results, other.results, strict=True):
         pairs = {"digits 0-5": (one.scores.id, theirs.scores.id)}
         pairs |= {name: (one.scores.ood[name], theirs.scores.ood[name]) for name in one.metrics}
@@ -43,12 +43,12 @@ def test_ranks_and_areas_are_scipys_and_scikit_learns(runs):
 
 def test_a_run_is_itself_and_others_are_refused(runs):
     result, _ = runs
-    assert {(row.rank_correlation, row.auroc or 0.0) for row in changes(result, result)} == {(1, 0)}
+    assert {(row.rank_correlation, row.auroc or 0.0) for row in compare(result, result)} == {(1, 0)}
     pooled, logits, extras, indices, skipped = result.id_test.features
     fewer = Features(pooled, logits, extras, indices[:-1], skipped)
     found = result.id_test._replace(features=fewer)
     with pytest.raises(UsageError, match="other: got other images in digits 0-5, wanted a run"):
-        changes(result, dataclasses.replace(result, id_test=found))
+        compare(result, dataclasses.replace(result, id_test=found))
 
 
 @pytest.mark.long
