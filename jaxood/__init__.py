@@ -114,6 +114,7 @@ __all__ = [
     "check_detector",
     "check_model",
     "check_suite",
+    "compare",
     "contours",
     "convert",
     "detect",
