@@ -72,7 +72,7 @@ class EvaluationResult:
       validation: the validation images that methods were fitted on; None where none is.
       shifted: covariate-shifted ID sets, by name; empty where they were not asked for.
       shared: by a set, a line about images that an earlier set has too.
-      accuracy: top-1, of the ID test set; None where its labels are not the model's classes.
+      accuracies: top-1, of the ID test set and of shifted ones whose labels are the model's classes.
       maps: the extras that are maps of where a score rests.
       settings: what else decided the result.
       label: what the model is called in tables.
@@ -88,7 +88,7 @@ class EvaluationResult:
     ood: Mapping[str, SetFeatures]
     bank: Int[np.ndarray, " b"] | None
     shared: Mapping[str, str]
-    accuracy: float | None
+    accuracies: Mapping[str, float]
     fpr_convention: str
     seed: int
     label: str
@@ -109,10 +109,19 @@ class EvaluationResult:
             self.fpr_convention,
         )
         rows = rows_of(run, self.results)
-        if self.accuracy is not None:
-            name, images = self.id_test.images.name, len(self.id_test.features)
-            rows.append(accuracy_row(run, name, self.accuracy, images))
+        tested = {self.id_test.images.name: self.id_test, **self.shifted}
+        for name, accuracy in self.accuracies.items():
+            rows.append(accuracy_row(run, name, accuracy, len(tested[name].features)))
         return Report(tuple(rows))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 on the ID test set; None where its labels are not the model's classes."""
+        return self.accuracies.get(self.id_test.images.name)
+
+    @property
+    def _accuracy_lines(self) -> list[str]:
+        return [f"accuracy on {name}: {100 * top:.2f} %" for name, top in self.accuracies.items()]
 
     @property
     def sets(self) -> dict[str, SetFeatures]:
@@ -151,8 +160,7 @@ class EvaluationResult:
             metrics = [m for m in self.report.metrics if m.startswith(FULL_SPECTRUM)]
             lines += ["", *map(str, self.report.tables(metrics[:2]))]
         lines += [f"{name}: no result: {reason}" for name, reason in self.failures.items()]
-        if self.accuracy is not None:
-            lines.append(f"accuracy on {self.id_test.images.name}: {100 * self.accuracy:.2f} %")
+        lines += self._accuracy_lines
         lines += [f"warning: {line}" for line in self.shared.values()]
         for name, found in self.sets.items():
             lines += skipped_lines(name, found.features.skipped, len(found.images))
@@ -181,6 +189,7 @@ class EvaluationResult:
             failures=self.failures,
             shared=self.shared,
             accuracy=self.accuracy,
+            accuracies=self.accuracies,
             bank=self.bank,
         )
         put_aside(folder, (*FILES, PRECISION), about)
@@ -198,9 +207,8 @@ class EvaluationResult:
     def _page(self, about: Mapping[str, object]) -> str:
         """report.html; its images are those of the method with the best mean AUROC."""
         name = self.id_test.images.name
-        notes, warnings = [], [f"{name}: no result: {why}" for name, why in self.failures.items()]
-        if self.accuracy is not None:
-            notes.append(f"accuracy on {name}: {100 * self.accuracy:.2f} %")
+        notes = self._accuracy_lines
+        warnings = [f"{name}: no result: {why}" for name, why in self.failures.items()]
         warnings += self.shared.values()
         for key, found in self.sets.items():
             warnings += skipped_lines(key, found.features.skipped, len(found.images))
@@ -326,7 +334,10 @@ def evaluate(
         fpr_convention=fpr_convention,
         seed=seed,
     )
-    accuracy = tables.accuracy(id_test.images, id_test.features.indices, id_test.features.logits)
+    accuracies = {
+        name: tables.accuracy(one.images, one.features.indices, one.features.logits)
+        for name, one in {suite.id_test.name: id_test, **shifted}.items()
+    }
     return EvaluationResult(
         model=model,
         suite=suite,
@@ -344,7 +355,7 @@ def evaluate(
             | {f"shifted set {name}": found.features for name, found in shifted.items()}
             | {f"OOD set {name}": found.features for name, found in ood.items()}
         ),
-        accuracy=accuracy,
+        accuracies={name: top for name, top in accuracies.items() if top is not None},
         fpr_convention=fpr_convention,
         seed=seed,
         label=model.label,

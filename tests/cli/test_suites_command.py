@@ -153,6 +153,11 @@ def test_nnguide_as_it_lies_on_a_disk(tmp_path):
     assert len(found.bank) == 9 and len(energy.shifted["imagenet-v2-b"]) == 2
     top = logits(np.stack([picture(path)[:1, :1] for path in val]), 1000).argmax(axis=1)
     assert found.accuracy == pytest.approx(np.mean(top == [0, 1, 999]))
+    lying = NNGUIDE["imagenet1k-v2/imagenetv2-threshold0.7-format-val"]
+    top = logits(np.stack([picture(path)[:1, :1] for path in lying]), 1000).argmax(axis=1)
+    assert found.accuracies["imagenet-v2-a"] == pytest.approx(np.mean(top == [0, 1, 10, 999]))
+    assert "accuracy on imagenet-v2-a: " in str(found)
+    assert any(row.set == "imagenet-v2-b" and row.metric == "accuracy" for row in found.report.rows)
 
 
 @pytest.mark.parametrize("below", ["", "datasets/images"])
