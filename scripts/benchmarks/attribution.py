@@ -22,8 +22,9 @@ LEARNING_RATE, MOMENTUM, MASKS, BATCH, PAIRS = 0.002, 0.9, 10_000, 100, 8000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", required=True, help="converted MobileNetV2 (.safetensors)")
-    parser.add_argument("--images", nargs="+", required=True, help="photographs or folders")
+    given = "default: those of --suite photos"
+    parser.add_argument("--weights", help=f"converted MobileNetV2 (.safetensors); {given}")
+    parser.add_argument("--images", nargs="+", help=f"photographs or folders; {given}")
     parser.add_argument("--count", type=int, default=32, help="images used (default: 32)")
     parser.add_argument(
         "--original-images", type=int, default=1, help="run through the original (default: 1)"
@@ -207,7 +208,19 @@ def run(args: argparse.Namespace) -> dict:
     return figures
 
 
-def feature_maps(weights: str, images: list[str], count: int):
+def headlines(figures: dict) -> list[tuple[str, str, str]]:
+    """What a reader wants to know, against what, and the figure."""
+    seconds = figures["original"]["seconds_an_image"]
+    rows = []
+    for name, found in figures.items():
+        if "times_faster" in found:
+            what = f"map of MobileNetV2's positions, {name}, {found['max_error']:.1%} error"
+            against = f"the surrogate procedure as published ({seconds:.0f} s)"
+            rows.append((what, against, f"{found['times_faster']:,.0f} x faster"))
+    return rows
+
+
+def feature_maps(weights: str | None, images: list[str] | None, count: int):
     """Feature maps of photographs through the converted model, and its head."""
     from pathlib import Path
 
@@ -216,10 +229,14 @@ def feature_maps(weights: str, images: list[str], count: int):
     from flax import nnx
 
     from jaxood.data.files import ImageFiles
+    from jaxood.data.photos import photos_suite
+    from jaxood.demo.photos import photos_weights
+    from jaxood.files import cache_dir
     from jaxood.flows.sources import load_model
 
-    model = load_model(weights, arch="mobilenet_v2")
-    files = ImageFiles.from_paths([Path(image) for image in images])
+    model = load_model(weights or photos_weights(cache_dir()), arch="mobilenet_v2")
+    found = images or photos_suite().id_test.paths()
+    files = ImageFiles.from_paths([Path(image) for image in found])
     batch = next(files.batches(model.preprocessing, min(count, len(files))))
     graphdef, state = nnx.split(model.module)
 

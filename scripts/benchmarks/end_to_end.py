@@ -31,6 +31,15 @@ class Run(NamedTuple):
     cores: float
 
 
+def headlines(figures: dict) -> list[tuple[str, str, str]]:
+    """What a reader wants to know, against what, and the figure."""
+    what = f"{figures['images']} photographs, process start to results, {figures['arch']}"
+    return [
+        (what, f"a plain torch script; {told}", f"{figures[f'speed_over_torch_{kind}']:.2f} x")
+        for kind, told in (("cold", "nothing compiled before"), ("warm", "compiled before"))
+    ]
+
+
 def run(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -73,6 +82,8 @@ def compare(folder: Path, args: argparse.Namespace) -> dict:
             taken.append(timed(command, caches(cached)))
     seconds = {name: sorted(taken.seconds for taken in found) for name, found in runs.items()}
     figures = {
+        "arch": args.arch,
+        "images": args.images,
         "seconds": {name: [round(value, 2) for value in found] for name, found in seconds.items()},
         "slowest_over_fastest": {name: found[-1] / found[0] for name, found in seconds.items()},
         "cores_used": {

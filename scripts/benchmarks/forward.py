@@ -30,7 +30,8 @@ from jaxood.runner.runner import Runner
 
 
 def add_arguments(parser):
-    parser.add_argument("--arch", nargs="+", default=["resnet50", "mobilenet_v2"])
+    told = 'architectures, or "all" whose publisher is installed'
+    parser.add_argument("--arch", nargs="+", default=["resnet50", "mobilenet_v2"], help=told)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compiled", action="store_true", help="also against torch.compile")
@@ -45,6 +46,12 @@ def publishers_network(name: str):
             package = import_publisher(reference.package)
             return reference.build(package, name, 1000), layout, reference.features
     raise ValueError(f"no publisher's network is known for {name}")
+
+
+def publisher_known(name: str) -> bool:
+    """Whether there is a torch network to compare with."""
+    layouts = {tag.layout for tag in ARCHITECTURES[name].tags.values()}
+    return any(find_reference(name, layout) is not None for layout in layouts)
 
 
 def outputs(model, images):
@@ -98,9 +105,24 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
     return figures
 
 
+def headlines(figures: dict) -> list[tuple[str, str, str]]:
+    """What a reader wants to know, against what, and the figure."""
+    return [
+        (
+            "forward pass, batch 16, float32",
+            f"{name} in torch, best of eager and channels_last",
+            f"{found['ratio']:.2f} x as fast",
+        )
+        for name, found in figures.items()
+        if isinstance(found, dict)
+    ]
+
+
 def run(args) -> dict:
     import torch
 
-    names = [choose("arch", name, ARCHITECTURES) for name in args.arch]
+    known = [name for name in ARCHITECTURES if publisher_known(name)]
+    asked = known if args.arch == ["all"] else args.arch
+    names = [choose("arch", name, ARCHITECTURES) for name in asked]
     figures = {name: compare(name, args.batch_size, args.repeats, args.compiled) for name in names}
     return figures | {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}

@@ -20,6 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
 
 
+def headlines(figures: dict) -> list[tuple[str, str, str]]:
+    """What a reader wants to know, against what, and the figure."""
+    return [
+        (f"exact {name}, bank {bank}", rival, f"{found[key]:.2f} x as fast")
+        for bank, found in figures.items()
+        if isinstance(found, dict)
+        for name in ("knn", "nnguide")
+        for rival in ("faiss", "torch")
+        if (key := f"{name} {rival} / jaxood") in found
+    ]
+
+
 def run(args: argparse.Namespace) -> dict:
     return {f"{b} x {c}": _compare(b, c, args) for b, c in BANKS}
 

@@ -20,10 +20,9 @@ IMAGES = 1_281_167 + 130_000  # training images, and those of the ID and OOD set
 BANK, QUERIES, K = 1_281_167, 1024, 10
 DEVICES, PROCESSES, CHIPS = (1, 2, 4, 8), (1, 2, 4), (8, 64, 512)
 ROWS = 64  # images of each process
-COLLECTIVE = re.compile(
-    r"= \(?(\w+)\[([\d,]*)\]\S* (?:all-gather|all-reduce|all-to-all|reduce-scatter|"
-    r"collective-permute)(?:-start)?\("
-)
+COLLECTIVES = "all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute"
+COLLECTIVE = re.compile(rf"= (\S+|\([^)]*\)) (?:{COLLECTIVES})(?:-start)?\(")
+ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 ITEM = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "u8": 1, "s8": 1, "f64": 8}
 
 
@@ -140,7 +139,7 @@ def sent(compiled) -> int:
     import jax
 
     total, devices = 0, jax.local_device_count()
-    for kind, shape in COLLECTIVE.findall(compiled.as_text()):
+    for kind, shape in ARRAY.findall(" ".join(COLLECTIVE.findall(compiled.as_text()))):
         size = ITEM[kind]
         for side in filter(None, shape.split(",")):
             size *= int(side)
