@@ -72,7 +72,7 @@ class EvaluationResult:
       validation: the validation images that methods were fitted on; None where none is.
       shifted: covariate-shifted ID sets, by name; empty where they were not asked for.
       shared: by a set, a line about images that an earlier set has too.
-      accuracies: top-1, of the ID test set and of shifted ones whose labels are the model's classes.
+      accuracies: top-1, of the ID test set and shifted ones whose labels are the model's classes.
       maps: the extras that are maps of where a score rests.
       settings: what else decided the result.
       label: what the model is called in tables.

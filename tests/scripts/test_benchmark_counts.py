@@ -56,7 +56,7 @@ def test_work_within_loops_and_calls(benchmark):
     ("text", "bytes_sent"),
     [
         ("  %g = f32[8,10]{1,0} all-gather(f32[1,10] %x), dimensions={0}", 320),
-        ("  %g = (s32[4]{0}, bf16[6]{0}) all-reduce(%x, %y)", 16),
+        ("  %g = (s32[4]{0}, bf16[6]{0}) all-reduce(%x, %y)", 28),
         ("  %d = f32[8,10]{1,0} dot(%x, %y)", 0),
     ],
 )
