@@ -27,6 +27,8 @@ from jaxood.attribution.rewrite import Traced, rewritten
 from jaxood.context import Attribution, Context
 from jaxood.errors import UsageError
 
+CONVOLUTIONAL = "a convolutional network"
+
 
 def _bias_of(equation: JaxprEqn, inputs: Sequence[Traced]) -> Array | None:
     """What depends on the weights only in a sum with what depends on the image, by position."""
@@ -43,16 +45,17 @@ def gradient_parts(
     """Gradient times value at the input, and at each bias of a layer with positions.
 
     Raises:
-      UsageError: for a model that has no such layer, or attention: it multiplies what depends on
-        the image with itself, so that the parts do not add up to the logit.
+      UsageError: for a model that has no such layer, or attention or layer norms: they multiply
+        what depends on the image with itself, so that the parts do not add up to the logit.
     """
     biases = []
 
     def find(equation: JaxprEqn, inputs: Sequence[Traced]) -> None:
-        if equation.primitive.name == "dot_general" and all(item.varies for item in inputs):
-            raise UsageError(
-                "method", "fullgrad for a model with attention", "a convolutional network"
-            )
+        kind, varies = equation.primitive.name, [item.varies for item in inputs]
+        if kind == "dot_general" and all(varies):
+            raise UsageError("method", "fullgrad for a model with attention", CONVOLUTIONAL)
+        if kind in ("rsqrt", "sqrt") and any(varies):
+            raise UsageError("method", "fullgrad for a model with layer norms", CONVOLUTIONAL)
         bias = _bias_of(equation, inputs)
         if bias is not None:
             shape = jnp.broadcast_shapes(*(item.value.shape for item in inputs))
@@ -61,7 +64,7 @@ def gradient_parts(
     jax.eval_shape(rewritten(score, find), images)
     if not biases:
         raise UsageError(
-            "method", "fullgrad for a model without biased convolutions", "a convolutional network"
+            "method", "fullgrad for a model without biased convolutions", CONVOLUTIONAL
         )
 
     def watched(images, shifts):

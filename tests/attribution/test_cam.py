@@ -272,6 +272,9 @@ def test_guided_backprop_needs_rectifiers():
 def test_full_grad_needs_convolutions(images):
     with pytest.raises(UsageError, match="method: got fullgrad for a model without biased"):
         compute("fullgrad", tokens_model(), images)
+    normed = Conv(3, 4, 3, activation=lambda x: x / jnp.sqrt(jnp.var(x, -1, keepdims=True) + 1))
+    with pytest.raises(UsageError, match="method: got fullgrad for a model with layer norms"):
+        compute("fullgrad", Backbone({"0": normed}, LinearClassifier(4, 5)), images)
 
 
 def test_tokens_equal_grad_cam_with_reshaped_tokens(images):
