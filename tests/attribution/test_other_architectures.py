@@ -58,7 +58,7 @@ def case(request):
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
     arrays = convert_state_dict(network.state_dict(), name, reference.layout)
     model = fill(abstract_model(name, CLASSES), lambda path: jnp.asarray(arrays[path]))
-    images = np.random.default_rng(0).standard_normal((2, 224, 224, 3), np.float32)
+    images = np.random.default_rng(0).standard_normal((1, 224, 224, 3), np.float32)
 
     network = network.double()
     whole = torch.tensor(images.transpose(0, 3, 1, 2)).double()
@@ -120,4 +120,7 @@ def test_maps(case):
     for (name, reference), found in zip(references.items(), maps, strict=True):
         assert np.abs(reference).max() > 0, name
         difference = np.abs(found - reference).max()
-        assert difference <= 1e-3 * np.ptp(reference), f"{name}: {difference / np.ptp(reference)}"
+        # Before a norm the sum over channels may be all but nothing: what is left is rounding.
+        rounding = 1e-5 * np.abs(case.activation * case.gradient).sum(-1).max()
+        bound = 1e-3 * np.ptp(reference) + rounding * name.endswith("cam")
+        assert difference <= bound, f"{name}: {difference / np.ptp(reference)}"
