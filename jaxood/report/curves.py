@@ -1,5 +1,6 @@
 """ROAD as a table, files and pictures: areas, curves of all methods, and what the model saw."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,16 +74,17 @@ def draw_strip(
     """
     from matplotlib.figure import Figure
 
-    cell, left, top = 1.55, 1.5, 0.75
+    cell, left, top = 1.55, 1.6, 0.8
     size = (left + cell * len(fractions), top + (cell + 0.17) * len(rows))
     figure = Figure(figsize=size, facecolor="white")
-    figure.suptitle(title, fontsize=11, y=1 - 0.2 / size[1])
+    title = textwrap.fill(title, max(30, int(11 * size[0])))
+    figure.suptitle(title, fontsize=11, y=1 - 0.1 / size[1], va="top", parse_math=False)
     for row, (method, order) in enumerate(rows):
         y = top + (cell + 0.17) * row
         figure.text(
             (left - 0.1) / size[0],
             1 - (y + cell / 2) / size[1],
-            f"{method}\n{LABELS[order]}",
+            f"{textwrap.fill(method, 20)}\n{LABELS[order]}",
             ha="right",
             va="center",
             fontsize=9,

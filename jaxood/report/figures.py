@@ -1,6 +1,9 @@
 """What the pictures share: colours, and a figure as a whole file."""
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +33,21 @@ def write_figure(path: Path, figure: "Figure") -> None:
     from matplotlib import rc_context
 
     kind = path.suffix[1:]
-    with whole_file(path) as partial, rc_context({"svg.hashsalt": path.name}):
+    with whole_file(path) as partial, rc_context({"svg.hashsalt": path.name}), _any_letters():
         figure.savefig(partial, dpi=DPI, format=kind, metadata=UNDATED.get(kind))
 
 
 def figure_image(figure: "Figure") -> Image.Image:
     """What `write_figure` writes as PNG, as a picture in memory."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=DPI, format="png")
+    with _any_letters():
+        figure.savefig(content, dpi=DPI, format="png")
     return Image.open(content)
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Letters of a file's name that the font lacks are drawn as boxes, without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
