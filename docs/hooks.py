@@ -1,7 +1,10 @@
-"""Pages made from what the package says of itself: detectors, attributions, measures, the API."""
+"""Pages made from what the package says of itself, and from notebooks as they were executed."""
 
+import base64
 import inspect
+import json
 import re
+from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -28,9 +31,31 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages |= {f"measures/{e.name}.md": part_page(e, MEASURES[e.name]) for e in measures}
     pages |= {f"detectors/{e.name}.md": part_page(e, PARTS[e.name]) for e in detectors}
     pages |= {f"attributions/{e.name}.md": part_page(e, ATTRIBUTIONS[e.name]) for e in attributions}
-    for path, content in pages.items():
+    contents: dict[str, str | bytes] = dict(pages)
+    for notebook in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
+        contents |= notebook_page(notebook)
+    for path, content in contents.items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def notebook_page(notebook: Path) -> dict[str, str | bytes]:
+    """Its cells and what they printed, as Markdown, and the pictures beside it."""
+    parts, pictures = [], {}
+    for number, cell in enumerate(json.loads(notebook.read_text())["cells"]):
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else fenced(source, "python"))
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                name = f"{notebook.stem}-{number}.png"
+                pictures[f"notebooks/{name}"] = base64.b64decode(output["data"]["image/png"])
+                parts.append(f"![what the code above draws]({name})")
+            elif output["output_type"] == "stream":
+                parts.append(fenced("".join(output["text"]).strip("\n")))
+    title, *rest = parts[0].split("\n\n")
+    told = f"This page is an executed notebook: [{notebook.name}]({notebook.name})."
+    page = "\n\n".join([title, told, *rest, *parts[1:]])
+    return {f"notebooks/{notebook.stem}.md": page, **pictures}
 
 
 def api() -> str:
@@ -102,5 +127,5 @@ def markdown(docstring: str) -> str:
     return "\n\n".join(blocks)
 
 
-def fenced(text: str) -> str:
-    return f"```text\n{text}\n```"
+def fenced(text: str, language: str = "text") -> str:
+    return f"```{language}\n{text}\n```"

@@ -63,7 +63,8 @@ def test_links_lead_to_what_is_there():
     """Of pages to pages; the generated ones are known by the registries."""
     from jaxood.flows.listings import list_attributions, list_detectors, list_measures
 
-    generated = {"api.md", "detectors/index.md", "attributions/index.md", "measures/index.md"}
+    generated = {f"notebooks/{path.stem}.md" for path in DOCS.glob("notebooks/*.ipynb")}
+    generated |= {"api.md", "detectors/index.md", "attributions/index.md", "measures/index.md"}
     generated |= {f"detectors/{entry.name}.md" for entry in list_detectors()}
     generated |= {f"attributions/{entry.name}.md" for entry in list_attributions()}
     generated |= {f"measures/{entry.name}.md" for entry in list_measures()}
