@@ -143,9 +143,10 @@ class EvaluationResult:
     def __str__(self) -> str:
         return self.text()
 
-    def text(self, sort: str | None = None) -> str:
-        """Tables and what must be known besides; `sort`: see `jaxood.report.tables.table`."""
-        lines = [tables.table(self.results, self.fpr_convention, sort)] if self.results else []
+    def text(self, sort: str | None = None, bold: bool = False) -> str:
+        """Tables and what must be known besides; for options see `jaxood.report.tables.table`."""
+        how = self.fpr_convention, sort, bold
+        lines = [tables.table(self.results, *how)] if self.results else []
         if self.shifted and self.results:
             metrics = [m for m in self.report.metrics if m.startswith(FULL_SPECTRUM)]
             lines += ["", *map(str, self.report.tables(metrics[:2]))]

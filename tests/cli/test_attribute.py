@@ -216,7 +216,7 @@ def test_parameters_take_effect(folder):
         (["--target", "3"], "--target: got '3', wanted an index below 3"),
         (["--target", "clas 1"], "Did you mean class 1"),
         (["--colours", "rainbouw"], "--colours: got 'rainbouw'"),
-        (["--alpha", "2"], "--alpha: 2 is not in"),
+        (["--alpha", "2"], "--alpha: got '2', wanted a number above 0 and at most 1"),
         (["--strips", "-1"], "--strips: got -1, wanted at least 0"),
     ],
 )
