@@ -55,7 +55,7 @@ FILES = (
 PRECISION = "precision.csv"  # beside them, where arithmetics were compared
 
 MethodSource = str | Method | Detector
-SetProgress = Callable[[str], Progress]  # given a set's name, what is told of each batch
+SetProgress = Callable[[str], Progress]  # given what is worked on, what is told of each batch
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,8 @@ def evaluate(
         other methods on the same images.
       cache_images: folder where decoded images are kept, as a model of this input size takes them,
         for runs that follow; n x crop x crop x 3 bytes.
-      progress: given a set's name, returns what is told (images done, images in all).
+      progress: given a set's name, returns what is told (images done, images in all); then once
+        more for fits and scores, where an image counts once a method.
 
     Returns:
       Results of all methods that could be fitted and scored; what went wrong with the others.
@@ -325,6 +326,7 @@ def evaluate(
         TestedSets(id_test, ood, shifted),
         fpr_convention=fpr_convention,
         seed=seed,
+        progress=progress(f"fits and scores of {_counted(chosen)}") if progress else None,
     )
     accuracy = tables.accuracy(id_test.images, id_test.features.indices, id_test.features.logits)
     return EvaluationResult(
@@ -363,6 +365,11 @@ def evaluate(
         validation=held_out,
         shifted=shifted,
     )
+
+
+def _counted(methods: Sequence[Method]) -> str:
+    """One by its name, several by their number."""
+    return methods[0].name if len(methods) == 1 else f"{len(methods)} methods"
 
 
 def _numbered(suite: Suite, model: LoadedModel) -> Suite:

@@ -108,21 +108,19 @@ def draw_strip(
 
 
 def table(found: dict) -> str:
-    """A line a method: mean areas, their intervals, images on which the random map is beaten."""
-    names = max(len(name) for name in [*found["methods"], "method"])
+    """A block an area, a line a method: mean, interval, images on which random maps are beaten."""
+    width = max(len(name) for name in [*found["methods"], "method"])
+    head = f"  {'method':<{width}}  {'area [95 %]':<27}beats random"
     titles = ("MoRF (low is good)", "LeRF (high is good)", "(LeRF - MoRF) / 2")
-    head = f"{'method':<{names}}  " + "".join(f"{title:<24}" for title in titles)
-    lines = [head + "beats random", "-" * (len(head) + 12)]
-    for name, method in found["methods"].items():
-        cells = [
-            f"{method['areas'][order]['mean']:.4f} "
-            f"[{method['areas'][order]['low']:.4f}, {method['areas'][order]['high']:.4f}]"
-            for order in AREAS
-        ]
-        beats = method["beats_random"]
-        last = f"{beats['morf']}/{method['images']} MoRF, {beats['lerf']}/{method['images']} LeRF"
-        line = f"{name:<{names}}  " + "".join(f"{cell:<24}" for cell in cells)
-        lines.append(line + ("" if name == RANDOM else last))
+    lines = [head, "-" * len(head)]
+    for order, title in zip(AREAS, titles, strict=True):
+        lines.append(title)
+        for name, method in found["methods"].items():
+            area = method["areas"][order]
+            mean = f"{area['mean']:7.4f} [{area['low']:.4f}, {area['high']:.4f}]"
+            beats = {} if name == RANDOM else method["beats_random"]
+            told = f"{beats[order]}/{method['images']}" if order in beats else ""
+            lines.append(f"  {name:<{width}}  {mean:<27}{told}".rstrip())
     return "\n".join(lines)
 
 

@@ -125,18 +125,17 @@ def gains_over_random(column: ColumnValues, method: str) -> Float[np.ndarray, " 
 def table(cells: Sequence[Cell]) -> str:
     """A block a measure, a line a method, the best first."""
     titles = {cell.column: f"{cell.column} ({cell.better} is good)" for cell in cells}
-    first = max(len(title) for title in [*titles.values(), "measure"])
-    names = max(len(name) for name in [*(cell.method for cell in cells), "method"])
-    head = f"{'measure':<{first}}  {'method':<{names}}  {'mean [95 %]':<26}rank  beats random"
-    lines = [head]
+    width = max(len(name) for name in [*(cell.method for cell in cells), "method"])
+    head = f"  {'method':<{width}}  {'mean [95 %]':<26}rank  beats random"
+    lines = [head, "-" * max(map(len, [head, *titles.values()]))]
     for column, title in titles.items():
-        lines.append("-" * len(head))
+        lines.append(title)
         block = [cell for cell in cells if cell.column == column]
-        for row, cell in enumerate(sorted(block, key=lambda cell: cell.rank)):
+        for cell in sorted(block, key=lambda cell: cell.rank):
             mean = f"{cell.mean:7.4f} [{cell.low:.4f}, {cell.high:.4f}]"
             beats = "" if cell.beats_random is None else f"{cell.beats_random}/{cell.images}"
-            told = f"{title if row == 0 else '':<{first}}  {cell.method:<{names}}  {mean:<26}"
-            lines.append(f"{told}{cell.rank:>4}  {beats}".rstrip())
+            told = f"  {cell.method:<{width}}  {mean:<26}{cell.rank:>4}  {beats}"
+            lines.append(told.rstrip())
     return "\n".join(lines)
 
 

@@ -40,13 +40,18 @@ def methods():
 
 def test_the_table_by_hand(methods, settings):
     """Trapezoids: 0.75 * 0.25 + 0.25 * 0.5 of a falling line, 0.25 + 0.25 of one that stays up."""
-    head, rule, banzhaf, random = table(summary(methods, settings, seed=0)).splitlines()
-    assert head.split()[-2:] == ["beats", "random"] and set(rule) == {"-"}
-    cells = banzhaf.split()
-    assert (cells[0], cells[1]) == ("banzhaf", "0.4062")  # the mean of 0.3125 and 0.5
-    assert cells[4] == "0.5000" and cells[7] == "0.0469"
-    assert banzhaf.endswith("1/2 MoRF, 2/2 LeRF")
-    assert random.split()[0] == "random" and "MoRF" not in random
+    lines = table(summary(methods, settings, seed=0)).splitlines()
+    assert lines[0].split()[-2:] == ["beats", "random"] and set(lines[1]) == {"-"}
+    assert lines[2::3] == ["MoRF (low is good)", "LeRF (high is good)", "(LeRF - MoRF) / 2"]
+    areas = [line.split() for line in lines[3::3]]
+    assert [cells[:2] for cells in areas] == [
+        ["banzhaf", "0.4062"],  # the mean of 0.3125 and 0.5
+        ["banzhaf", "0.5000"],
+        ["banzhaf", "0.0469"],
+    ]
+    assert [cells[4:] for cells in areas] == [["1/2"], ["2/2"], []]
+    assert all(line.split()[0] == "random" and "/" not in line for line in lines[4::3])
+    assert max(map(len, lines)) <= 80
 
 
 def test_files_hold_every_point(methods, settings, tmp_path):
