@@ -4,6 +4,7 @@ import base64
 import inspect
 import json
 import re
+import textwrap
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -60,10 +61,12 @@ def notebook_page(notebook: Path) -> dict[str, str | bytes]:
 
 def api() -> str:
     """A section a public name."""
-    names = [name for name in jaxood.__all__ if name != "__version__"]
-    homes = {name: f"jaxood.{jaxood._HOMES[name]}.{name}" for name in names}
-    told = "Whatever a command does is a function with the same name."
-    return "\n\n".join(["# API", told, *(f"::: {home}" for home in homes.values())])
+    parts = ["# API", "Whatever a command does is a function with the same name."]
+    for name in (name for name in jaxood.__all__ if name != "__version__"):
+        one = getattr(jaxood, name)
+        options = f"      heading: jaxood.{name}\n      toc_label: {name}"
+        parts.append(f"::: {one.__module__}.{one.__qualname__}\n    options:\n{options}")
+    return "\n\n".join(parts)
 
 
 def detector_index(entries: list[Entry]) -> str:
@@ -99,10 +102,10 @@ def part_page(entry: Entry, part: type) -> str:
     """What its module and its class say, its parameters and what it needs."""
     module = inspect.getmodule(part)
     parts = [f"# {entry.name}", entry.summary]
-    facts = [("kind", entry.kind), ("paper", entry.paper)]
-    facts += [("needs", ", ".join(entry.needs) or "logits")]
+    facts = [("paper", entry.paper), ("needs", ", ".join(entry.needs) or "logits")]
     facts += [("in Python", f"`{part.__module__}.{part.__qualname__}`")]
-    parts.append("\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in facts if v)]))
+    rows = [f"| {name} | {value} |" for name, value in facts if value]
+    parts.append("\n".join([f"| kind | {entry.kind} |", "| --- | --- |", *rows]))
     if entry.parameters:
         rows = [f"| `{name}` | `{value!r}` |" for name, value in entry.parameters]
         parts += ["## Parameters", "\n".join(["| name | default |", "| --- | --- |", *rows])]
@@ -121,7 +124,7 @@ def markdown(docstring: str) -> str:
         if heading:
             blocks += [f"**{heading[1]}**", fenced(inspect.cleandoc("\n" + heading[2]))]
         elif re.search(r"^(\s|\|)", block, re.M):
-            blocks.append(fenced(block))
+            blocks.append(fenced(textwrap.dedent(block)))
         else:
             blocks.append(block)
     return "\n\n".join(blocks)
