@@ -104,39 +104,47 @@ def measure(
         (content, 200, score) for content, score in zip(photographs, expected, strict=True)
     ] * (1 + args.requests // len(photographs))
     client(whole[:WARM])
-    figures: dict = alone(args, model, photographs, lambda content: client([(content, 200, None)]))
+    directly = decoding_and_forward(model)
+    directly(photographs[0])
+    direct, single = [], []
+    for content in [photographs[index % len(photographs)] for index in range(args.alone)]:
+        direct.append(timed(lambda content=content: directly(content)))
+        single.append(timed(lambda content=content: client([(content, 200, None)])))
+    figures: dict = {
+        "decoding_and_forward_ms": milliseconds(direct),
+        "one_client_latency_ms": milliseconds(single),
+        "one_client_over_decoding_and_forward": ratio(single, direct),
+    }
 
     sent = [
         broken(index, content) or (content, 200, score)
         for index, (content, _, score) in enumerate(whole[: args.requests])
     ]
-    memory, latencies, elapsed = [], [], []
-    for _ in range(args.rounds):
-        with ThreadPoolExecutor(args.clients) as pool:
+    judged = sum(status == 200 for _, status, _ in sent)
+    shares = [sent[first :: args.clients] for first in range(args.clients)]
+    memory, latencies, an_image, direct = [], [], [], []
+    with ThreadPoolExecutor(args.clients) as pool:
+        for _ in range(args.rounds):
+            direct += [timed(lambda content=content: directly(content)) for content in photographs]
             start = time.perf_counter()
-            shares = [sent[first :: args.clients] for first in range(args.clients)]
             latencies += [one for taken in pool.map(client, shares) for one in taken]
-            elapsed.append(time.perf_counter() - start)
-        memory.append(resident(process))
-    judged = len(latencies) / args.rounds
-    service = statistics.median(elapsed) / judged
+            an_image.append((time.perf_counter() - start) / judged)
+            memory.append(resident(process))
     return figures | {
         "clients": args.clients,
         "requests_of_a_round": len(sent),
-        "photographs_of_a_round": round(judged),
+        "photographs_of_a_round": judged,
         "answered_as_they_must": len(sent) * args.rounds,
-        "clients_latency_ms": round(1000 * statistics.median(latencies), 1),
-        "clients_ms_of_the_clock_an_image": round(1000 * service, 1),
-        "clients_images_a_second": round(1 / service, 1),
-        "clients_over_decoding_and_forward": round(
-            1000 * service / figures["decoding_and_forward_ms"], 2
-        ),
+        "clients_latency_ms": milliseconds(latencies),
+        "clients_ms_of_the_clock_an_image": milliseconds(an_image),
+        "clients_an_image_over_decoding_and_forward": ratio(an_image, direct),
+        "clients_images_a_second": round(1 / statistics.median(an_image), 1),
         "resident_MB_after_each_round": memory,
     }
 
 
-def alone(args: argparse.Namespace, model, photographs, ask: Callable[[bytes], object]) -> dict:
-    """One client's latency, and the time of decoding and a forward pass, in turn."""
+def decoding_and_forward(model) -> Callable[[bytes], object]:
+    """What must be done of a photograph at least, in this process."""
     import jax
     from flax import nnx
 
@@ -153,20 +161,21 @@ def alone(args: argparse.Namespace, model, photographs, ask: Callable[[bytes], o
     def directly(content: bytes):
         return jax.device_get(forward(weights, decode(content, model.preprocessing)[None]))
 
-    times: dict[str, list[float]] = {"service": [], "directly": []}
-    directly(photographs[0])
-    for index in range(args.alone):
-        content = photographs[index % len(photographs)]
-        for name, call in (("directly", directly), ("service", ask)):
-            start = time.perf_counter()
-            call(content)
-            times[name].append(time.perf_counter() - start)
-    service, direct = (1000 * statistics.median(times[name]) for name in ("service", "directly"))
-    return {
-        "decoding_and_forward_ms": round(direct, 2),
-        "one_client_latency_ms": round(service, 2),
-        "one_client_over_decoding_and_forward": round(service / direct, 2),
-    }
+    return directly
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def milliseconds(times: Sequence[float]) -> float:
+    return round(1000 * statistics.median(times), 2)
+
+
+def ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    return round(statistics.median(times) / statistics.median(others), 2)
 
 
 def broken(index: int, whole: bytes) -> tuple[bytes, int, None] | None:
