@@ -10,6 +10,7 @@ from PIL import Image
 from jaxood.perturbation.results import RANDOM, summary
 from jaxood.perturbation.road import Curves, RoadSettings
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
+from jaxood.report.figures import figure_image, line
 
 FRACTIONS = (0.0, 0.25, 0.75)
 
@@ -105,3 +106,26 @@ def test_the_strip_shows_each_picture_once(tmp_path):
     )
     assert (np.diff(centres[:, :, 0], axis=0) > 150).all()  # a row below the other
     assert (np.diff(centres[:, :, 1], axis=1) > 150).all()  # the fractions from left to right
+
+
+def test_many_methods_have_lines_of_their_own_and_a_legend_beside_the_curves(tmp_path, monkeypatch):
+    names = [RANDOM, *(f"smoothgrad[of=guided-backprop,samples={number}]" for number in range(20))]
+    looks = {tuple(line(names, name, RANDOM).values()) for name in names}
+    assert len(looks) == len(names)
+
+    figures = []
+    monkeypatch.setattr("jaxood.report.curves.write_figure", lambda path, one: figures.append(one))
+    curve = {"confidence": {name: np.linspace(1, 0, 5) for name in ("mean", "low", "high")}}
+    method = {"images": 2, "morf": curve, "lerf": curve}
+    method["areas"] = {"morf": {"mean": 0.25}, "lerf": {"mean": 0.5}}
+    settings = {"imputation": "linear"}
+    found = {"fractions": np.linspace(0, 0.8, 5), "settings": settings}
+    draw_curves(tmp_path / "road.png", found | {"methods": dict.fromkeys(names, method)})
+    (figure,) = figures
+    figure_image(figure)  # places are known when it is drawn
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0
+    assert not any(box.overlaps(panel.get_window_extent()) for panel in figure.axes)
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [f"{name} (0.250, 0.500)" for name in names]
