@@ -59,7 +59,12 @@ def draw_curves(path: Path, found: dict[str, Any]) -> None:
             f"{name} ({one['morf']['mean']:.3f}, {one['lerf']['mean']:.3f})"
             for name, one in areas.items()
         ]
-        how = {"loc": "outside lower center", "ncols": 2, "fontsize": 9, "title_fontsize": 9}
+        how: dict[str, Any] = {
+            "loc": "outside lower center",
+            "ncols": 2,
+            "fontsize": 9,
+            "title_fontsize": 9,
+        }
         figure.legend(panels[0].lines, labels, title="method (areas, left and right)", **how)
     panels[0].set_ylabel("probability of the class")
     note = f"mean of {images} images, bands: 95 % bootstrap interval" if images > 1 else "one image"

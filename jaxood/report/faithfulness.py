@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -292,7 +292,7 @@ def draw_curves(
     for panel in panels[max(0, len(curves) - columns) : len(curves)]:
         panel.set_xlabel("changed: pixels, features or stages (%)", fontsize=9)
     drawn = {one.get_label(): one for panel in panels for one in panel.lines}
-    how = {"loc": "outside lower center", "ncols": beside, "fontsize": 8}
+    how: dict[str, Any] = {"loc": "outside lower center", "ncols": beside, "fontsize": 8}
     figure.legend([drawn[name] for name in methods], methods, **how)
     write_figure(path, figure)
 

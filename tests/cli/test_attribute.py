@@ -115,8 +115,9 @@ def test_maps_pictures_and_predictions(folder, capsys):
     assert pixels_of("out/grid.png").shape[1] > 4 * 200
 
 
-def test_pictures_are_whole_and_squares_when_asked_for(folder, caplog):
+def test_pictures_are_whole_and_squares_when_asked_for(folder, caplog, monkeypatch):
     """A wide photograph: colours over what the model saw, nothing over the rest; a strip each."""
+    monkeypatch.setattr("jaxood.flows.attribute.BATCH", 2)  # it is the first of the second one
     wide = np.random.default_rng(0).integers(1, 255, (32, 80, 3), dtype=np.uint8)
     long_name = "long" * 40
     Image.fromarray(wide).save(folder / "photos" / f"{long_name}.png")
