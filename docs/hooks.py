@@ -1,7 +1,11 @@
-"""Pages made from what the package says of itself: detectors, attributions, measures, the API."""
+"""Pages made from what the package says of itself, and from notebooks as they were executed."""
 
+import base64
 import inspect
+import json
 import re
+import textwrap
+from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -28,17 +32,41 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages |= {f"measures/{e.name}.md": part_page(e, MEASURES[e.name]) for e in measures}
     pages |= {f"detectors/{e.name}.md": part_page(e, PARTS[e.name]) for e in detectors}
     pages |= {f"attributions/{e.name}.md": part_page(e, ATTRIBUTIONS[e.name]) for e in attributions}
-    for path, content in pages.items():
+    contents: dict[str, str | bytes] = dict(pages)
+    for notebook in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
+        contents |= notebook_page(notebook)
+    for path, content in contents.items():
         files.append(File.generated(config, path, content=content))
     return files
 
 
+def notebook_page(notebook: Path) -> dict[str, str | bytes]:
+    """Its cells and what they printed, as Markdown, and the pictures beside it."""
+    parts, pictures = [], {}
+    for number, cell in enumerate(json.loads(notebook.read_text())["cells"]):
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else fenced(source, "python"))
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                name = f"{notebook.stem}-{number}.png"
+                pictures[f"notebooks/{name}"] = base64.b64decode(output["data"]["image/png"])
+                parts.append(f"![what the code above draws]({name})")
+            elif output["output_type"] == "stream":
+                parts.append(fenced("".join(output["text"]).strip("\n")))
+    title, *rest = parts[0].split("\n\n")
+    told = f"This page is an executed notebook: [{notebook.name}]({notebook.name})."
+    page = "\n\n".join([title, told, *rest, *parts[1:]])
+    return {f"notebooks/{notebook.stem}.md": page, **pictures}
+
+
 def api() -> str:
     """A section a public name."""
-    names = [name for name in jaxood.__all__ if name != "__version__"]
-    homes = {name: f"jaxood.{jaxood._HOMES[name]}.{name}" for name in names}
-    told = "Whatever a command does is a function with the same name."
-    return "\n\n".join(["# API", told, *(f"::: {home}" for home in homes.values())])
+    parts = ["# API", "Whatever a command does is a function with the same name."]
+    for name in (name for name in jaxood.__all__ if name != "__version__"):
+        one = getattr(jaxood, name)
+        options = f"      heading: jaxood.{name}\n      toc_label: {name}"
+        parts.append(f"::: {one.__module__}.{one.__qualname__}\n    options:\n{options}")
+    return "\n\n".join(parts)
 
 
 def detector_index(entries: list[Entry]) -> str:
@@ -74,10 +102,10 @@ def part_page(entry: Entry, part: type) -> str:
     """What its module and its class say, its parameters and what it needs."""
     module = inspect.getmodule(part)
     parts = [f"# {entry.name}", entry.summary]
-    facts = [("kind", entry.kind), ("paper", entry.paper)]
-    facts += [("needs", ", ".join(entry.needs) or "logits")]
+    facts = [("paper", entry.paper), ("needs", ", ".join(entry.needs) or "logits")]
     facts += [("in Python", f"`{part.__module__}.{part.__qualname__}`")]
-    parts.append("\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in facts if v)]))
+    rows = [f"| {name} | {value} |" for name, value in facts if value]
+    parts.append("\n".join([f"| kind | {entry.kind} |", "| --- | --- |", *rows]))
     if entry.parameters:
         rows = [f"| `{name}` | `{value!r}` |" for name, value in entry.parameters]
         parts += ["## Parameters", "\n".join(["| name | default |", "| --- | --- |", *rows])]
@@ -96,11 +124,11 @@ def markdown(docstring: str) -> str:
         if heading:
             blocks += [f"**{heading[1]}**", fenced(inspect.cleandoc("\n" + heading[2]))]
         elif re.search(r"^(\s|\|)", block, re.M):
-            blocks.append(fenced(block))
+            blocks.append(fenced(textwrap.dedent(block)))
         else:
             blocks.append(block)
     return "\n\n".join(blocks)
 
 
-def fenced(text: str) -> str:
-    return f"```text\n{text}\n```"
+def fenced(text: str, language: str = "text") -> str:
+    return f"```{language}\n{text}\n```"

@@ -139,6 +139,27 @@ def test_methods_that_fail_leave_the_others(model, suite, room, monkeypatch):
         np.testing.assert_array_equal(one.scores.id, other.scores.id)
 
 
+@pytest.mark.parametrize("room", [1 << 29, 0])
+def test_work_after_the_pass_is_told(model, suite, room, monkeypatch):
+    """A bar a set, then one for fits and scores: as many images as there are, a time a method."""
+    monkeypatch.setattr(flow, "STATES", room)
+    told = {}
+
+    def progress(name):
+        calls = told.setdefault(name, [])
+        return lambda done, total: calls.append((done, total))
+
+    jaxood.evaluate(model, suite, ["msp", "knn", "knn[k=5000]"], progress=progress)
+    assert list(told) == ["train", "test", "near", "far", "fits and scores of 3 methods"]
+    for calls in told.values():
+        done = [one for one, _ in calls]
+        assert done == sorted(done) and len({total for _, total in calls}) == 1
+        assert calls[-1][0] == calls[-1][1]
+    fitted = len(suite.train)
+    assert told["fits and scores of 3 methods"][0] == (0, 3 * (fitted + 30 + 20 + 20))
+    assert (fitted, 3 * (fitted + 70)) in told["fits and scores of 3 methods"]
+
+
 def test_what_was_resampled_is_not_kept(model, suite):
     jaxood.evaluate(model, suite, ["msp"])
     assert resamples._kept.cache_info().currsize == 0

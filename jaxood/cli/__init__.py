@@ -6,7 +6,9 @@ errors name parameters; here they are given the spelling of the options.
 
 import argparse
 import contextlib
+import difflib
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,12 +42,36 @@ COMMANDS = {
 # Their --output keeps what was computed.
 RESUMED = frozenset({"evaluate", "study", "attribute", "faithfulness", "road"})
 
+# What argparse says, and in our words: the argument, what came, what was wanted.
+WORDINGS = (
+    (r"argument ([^:]+): got (.*), wanted (.*)", r"\1", r"\2", r"\3"),
+    (r"argument ([^:]+): invalid choice: (.*) \(choose from (.*)\)", r"\1", r"\2", r"one of \3"),
+    (r"argument ([^:]+): expected (.*) arguments?", r"\1", "nothing", r"\2 value"),
+    (r"argument ([^:]+): not allowed with argument (.*)", r"\1", r"\2 beside it", "one of them"),
+    (r"argument ([^:]+): ignored explicit argument (.*)", r"\1", r"\2", "nothing, it is a switch"),
+    (r"unrecognized arguments: (.*)", "arguments", r"\1", "what --help lists"),
+    (r"the following arguments are required: (.*)", r"\1", "nothing", "a value"),
+)
+
 
 class Parser(argparse.ArgumentParser):
     """Wrong arguments are one line and exit code 2, like all other wrong input."""
 
     def error(self, message):
-        raise UsageError("arguments", message, "what --help lists", f"See: {self.prog} --help")
+        see = f"See: {self.prog} --help"
+        for pattern, *parts in WORDINGS:
+            found = re.fullmatch(pattern, message, re.S)
+            if found:
+                argument, got, wanted = (found.expand(part) for part in parts)
+                wanted = wanted.replace("'", "")  # around choices, before Python 3.12
+                raise UsageError(argument, got, wanted, f"{self._alike(got)}{see}")
+        raise UsageError("arguments", message, "what --help lists", see)
+
+    def _alike(self, text: str) -> str:
+        """What an unknown option may have meant."""
+        names = [name for action in self._actions for name in action.option_strings]
+        close = difflib.get_close_matches(text.split("=")[0].split(" ")[0], names, n=1, cutoff=0.7)
+        return f"Did you mean {close[0]}? " if text.startswith("-") and close else ""
 
 
 def build_parser(command: str, prog: str) -> argparse.ArgumentParser:

@@ -7,8 +7,8 @@ methods` lists them. Parameters may stand in brackets: "score-cam[layer=layer3.5
   jaxood attribute cat.jpg --weights resnet50.safetensors --method banzhaf grad-cam score-cam
   jaxood attribute cat.jpg --weights resnet50.safetensors --method layercam --layer layer3.5
 
-Writes maps.npz, overlays/ (a PNG an image and method), grid.png, predictions.json,
-report.html and manifest.json.
+Writes maps.npz, overlays/ (a PNG an image and method), strips/ (an image beside its maps),
+grid.png, predictions.json, report.html and manifest.json.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from jaxood.cli.options import (
     add_output_argument,
     model_from,
 )
-from jaxood.cli.values import coalitions, fraction, positive, progress_bar
+from jaxood.cli.values import fraction, positive, positive_or_auto, progress_bar, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "stage for the activation maps (default: the model's own choice)"
     add(parser, "--layer", "STAGE", text)
     text = "random subsets of positions for banzhaf and shapley (default: 240); auto: until the"
-    add(parser, "--coalitions", "N", f"{text} ranking is stable", type=coalitions)
+    add(parser, "--coalitions", "N", f"{text} ranking is stable", type=positive_or_auto)
     text = "what banzhaf and shapley attribute: the class's probability (default) or energy"
     add(parser, "--explain", "VALUE", text, choices=("probability", "energy"))
     text = "noisy copies for smoothgrad-cam++ (default: 4), smoothgrad (50), ss-cam, is-cam (10)"
@@ -47,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "share of the colours in an overlay"
     add(pictures, "--alpha", "A", text, type=fraction, default=0.5)
     add(pictures, "--grid", "N", "images in grid.png, the first ones", type=positive, default=8)
+    text = "images with a strip of their own beside all their maps, the first ones"
+    add(pictures, "--strips", "N", text, type=whole, default=50)
+    text = "pictures of what the model saw alone, not of whole images with a frame around it"
+    pictures.add_argument("--cropped", action="store_true", help=text)
     add_model_arguments(parser)
     add_output_argument(parser, "runs/attribute")
     add_figures_argument(parser)
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxood.flows.attribute import attribute, check_pictures
     from jaxood.processes import is_first
 
-    check_pictures(args.colours, args.alpha, args.grid)
+    check_pictures(args.colours, args.alpha, args.grid, args.strips)
     result = attribute(
         model_from(args),
         args.images,
@@ -74,8 +78,15 @@ def run(args: argparse.Namespace) -> None:
         progress=None if args.quiet else progress_bar,
     )
     if is_first():
-        how = {"colours": args.colours, "alpha": args.alpha, "grid": args.grid}
-        result.save(args.output, **how, figures=args.figures)
+        result.save(
+            args.output,
+            colours=args.colours,
+            alpha=args.alpha,
+            grid=args.grid,
+            strips=args.strips,
+            cropped=args.cropped,
+            figures=args.figures,
+        )
     print(result)
     if not args.quiet:
-        print(f"written to {args.output}: maps, overlays, grid, predictions, report.html")
+        print(f"written to {args.output}: maps, predictions, report.html and pictures")

@@ -21,6 +21,7 @@ and scores.npz, report.html to look at, manifest.json, roc.png and scores.png.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from jaxood.cli.options import (
@@ -34,7 +35,7 @@ from jaxood.cli.options import (
     add_output_argument,
     model_from,
 )
-from jaxood.cli.values import as_json, progress_bar
+from jaxood.cli.values import as_json, is_terminal, progress_bar
 from jaxood.errors import UsageError, choose
 from jaxood.files import printable
 
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json(result.report.rows))
     else:
-        print(result.text(args.sort))
+        print(result.text(args.sort, bold=is_terminal(sys.stdout)))
         if found:
             print(told(found, args.dtype, args.compare_dtype))
     if not args.quiet:

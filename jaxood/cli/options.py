@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from jaxood.cli.values import batch_size, fraction, output_folder, positive, whole
+from jaxood.cli.values import fraction, output_folder, positive, positive_or_auto, whole
 from jaxood.errors import UsageError
 
 DEFAULT = " (default: %(default)s)"
@@ -40,7 +40,7 @@ def add_running_arguments(group) -> None:
     arithmetic = "of the backbone: float32 or bfloat16 (slower on CPUs)"
     add(group, "--dtype", "TYPE", arithmetic, default="float32")
     size = "images a step, over all devices; auto: as many as they hold"
-    add(group, "--batch-size", "N", size, type=batch_size, default=32)
+    add(group, "--batch-size", "N", size, type=positive_or_auto, default=32)
     text = "larger images are left out, by name (default: PIL's limit, 89478485)"
     add(group, "--max-pixels", "N", text, type=positive)
     group.add_argument("--quiet", action="store_true", help="no progress, no closing line")

@@ -23,7 +23,7 @@ from jaxood.cli.options import (
     limit_pixels,
 )
 from jaxood.cli.report import show
-from jaxood.cli.values import progress_bar
+from jaxood.cli.values import progress_bar, whole
 from jaxood.errors import require
 
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(group, "--weights", "NAME=FILE", text, dest="models", nargs="+")
     add_running_arguments(group)
     text = "of every random draw; a run for each (default: 0)"
-    add(group, "--seed", "N", text, dest="seeds", type=int, nargs="+", default=[0])
+    add(group, "--seed", "N", text, dest="seeds", type=whole, nargs="+", default=[0])
     add_table_arguments(parser)
     add_output_argument(parser, "runs/study")
 

@@ -11,60 +11,55 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxood.files import printable
 
 REDRAWN = 1.0  # seconds
 BETWEEN_LINES = 30.0  # seconds
 
+Value = TypeVar("Value", int, float)
+
 
 def whole(text: str) -> int:
     """An integer in digits 0 to 9."""
-    return int(_ascii(text))
+    return _read(int, text, "a whole number")
 
 
 def number(text: str) -> float:
     """A number in digits 0 to 9."""
-    return float(_ascii(text))
-
-
-def _ascii(text: str) -> str:
-    if not text.isascii():  # int() takes the digits of all scripts
-        raise ValueError
-    return text
+    return _read(float, text, "a number")
 
 
 def positive(text: str) -> int:
     """An integer of at least 1."""
-    value = whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    return _read(int, text, "a whole number of at least 1", lambda value: value >= 1)
 
 
-def batch_size(text: str) -> int | str:
-    """An integer of at least 1, or "auto"."""
+def positive_or_auto(text: str) -> int | str:
+    """The same, or "auto"."""
     if text == "auto":
         return text
-    try:
-        return positive(text)
-    except (ValueError, argparse.ArgumentTypeError):
-        told = f"{text} is neither an integer of at least 1 nor auto"
-        raise argparse.ArgumentTypeError(told) from None
+    return _read(int, text, "a whole number of at least 1, or auto", lambda value: value >= 1)
 
 
 def fraction(text: str) -> float:
     """A number in (0, 1]."""
-    value = number(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
-    return value
+    return _read(float, text, "a number above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
-def coalitions(text: str) -> int | str:
-    """A number of coalitions, or "auto"."""
-    return text if text == "auto" else positive(text)
+def _read(
+    kind: Callable[[str], Value],
+    text: str,
+    wanted: str,
+    fits: Callable[[Value], bool] = lambda value: True,
+) -> Value:
+    try:
+        if text.isascii() and fits(value := kind(text)):  # int() takes the digits of all scripts
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
 
 
 def output_folder(text: str) -> Path:
@@ -75,7 +70,7 @@ def output_folder(text: str) -> Path:
 def output_file(text: str) -> Path:
     """A file in such a folder."""
     if os.path.exists(text or ".") and not os.path.isfile(text):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: it is no regular file")
+        raise _unwritable(text, "it is no regular file")
     return _writable(text, Path(text).parent)
 
 
@@ -90,8 +85,12 @@ def _writable(text: str, folder: Path) -> Path:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {reason}") from None
+        raise _unwritable(text, reason) from None
     return Path(text)
+
+
+def _unwritable(text: str, reason: object) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"got {text!r}, wanted what can be written: {reason}")
 
 
 def as_json(rows: Iterable[Any]) -> str:
@@ -107,6 +106,12 @@ def telling_replaced(*files: Path | None) -> Iterator[None]:
     yield
     for file in there:
         print(f"replaced: {printable(file)}", file=sys.stderr)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether bold letters are seen there as such, and wanted (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not plain
 
 
 def progress_bar(name: str, unit: str = " images") -> Callable[[int, int], None]:

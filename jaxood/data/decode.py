@@ -4,7 +4,9 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,9 +24,22 @@ MAX_SIDE = 20_000  # pixels of the longer side after resizing: 1.2 GB at a crop 
 # One thread: each has a part of the heap of its own, which keeps what a large image took.
 _for_large = ThreadPoolExecutor(1)
 
+Made = TypeVar("Made")
+
 
 class UndecodableImage(Exception):
     """An image that is left out of a run, and why."""
+
+
+class Whole(NamedTuple):
+    """A picture as it was resized, with what is cut off before a model sees it.
+
+    Attributes:
+      inside: rows and columns of the square that a model takes.
+    """
+
+    pixels: UInt8[np.ndarray, "H W 3"]
+    inside: tuple[slice, slice]
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
@@ -39,24 +54,43 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarra
     return np.asarray(square(to_rgb(image), preprocessing, preprocessing.interpolation))
 
 
+def whole(image: Image.Image, preprocessing: Preprocessing) -> Whole:
+    """As `prepare`, but nothing is cut off.
+
+    Raises:
+      UndecodableImage: as `prepare`.
+    """
+    image = _resized(to_rgb(image), preprocessing, preprocessing.interpolation)
+    left, top, right, bottom = _central(image.size, preprocessing.crop)
+    return Whole(np.asarray(image), (slice(top, bottom), slice(left, right)))
+
+
 def square(image: Image.Image, preprocessing: Preprocessing, interpolation: str) -> Image.Image:
     """An image of any mode, resized by that filter of PIL's and cut; see `prepare`.
 
     Raises:
       UndecodableImage: for a strip so thin that resizing it would not fit in memory.
     """
+    image = _resized(image, preprocessing, interpolation)
+    return image.crop(_central(image.size, preprocessing.crop))
+
+
+def _resized(image: Image.Image, preprocessing: Preprocessing, interpolation: str) -> Image.Image:
     width, height = image.size
     short, long = sorted((width, height))
     resized = preprocessing.resize, int(preprocessing.resize * long / short)
     if resized[1] > MAX_SIDE:
         raise UndecodableImage(f"{width} x {height} is too thin to resize")
     size = resized if width <= height else resized[::-1]
-    if size != image.size:
-        image = image.resize(size, Image.Resampling[interpolation.upper()])
-    crop = preprocessing.crop
-    left = int(round((size[0] - crop) / 2.0))
-    top = int(round((size[1] - crop) / 2.0))
-    return image.crop((left, top, left + crop, top + crop))
+    if size == image.size:
+        return image
+    return image.resize(size, Image.Resampling[interpolation.upper()])
+
+
+def _central(size: tuple[int, int], crop: int) -> tuple[int, int, int, int]:
+    """The square in the middle: left, top, right, bottom."""
+    left, top = (int(round((side - crop) / 2.0)) for side in size)
+    return left, top, left + crop, top + crop
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -92,6 +126,15 @@ def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h
     Raises:
       UndecodableImage: when PIL cannot read the whole of it, or it has more pixels than that.
     """
+    return _decoded(content, lambda image: prepare(image, preprocessing))
+
+
+def decode_whole(content: bytes, preprocessing: Preprocessing) -> Whole:
+    """As `decode`, but nothing is cut off."""
+    return _decoded(content, lambda image: whole(image, preprocessing))
+
+
+def _decoded(content: bytes, make: Callable[[Image.Image], Made]) -> Made:
     if not content:
         raise UndecodableImage("the file is empty")
     try:
@@ -100,8 +143,8 @@ def decode(content: bytes, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h
             if pixels > (Image.MAX_IMAGE_PIXELS or pixels):
                 raise Image.DecompressionBombError
             if pixels > LARGE:
-                return _for_large.submit(prepare, image, preprocessing).result()
-            return prepare(image, preprocessing)
+                return _for_large.submit(make, image).result()
+            return make(image)
     except UndecodableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -120,6 +163,15 @@ def read(path: str, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       UndecodableImage: when it cannot be read, or not as an image.
     """
+    return decode(_content(path), preprocessing)
+
+
+def read_whole(path: str, preprocessing: Preprocessing) -> Whole:
+    """As `read`, but nothing is cut off."""
+    return decode_whole(_content(path), preprocessing)
+
+
+def _content(path: str) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
@@ -127,10 +179,9 @@ def read(path: str, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
         if status.st_size > MAX_BYTES:
             raise UndecodableImage(f"{status.st_size} bytes, more than the {MAX_BYTES} allowed")
         with open(path, "rb") as file:
-            content = file.read()
+            return file.read()
     except OSError as error:
         raise UndecodableImage(error.strerror or str(error)) from None
-    return decode(content, preprocessing)
 
 
 def silence_pil() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from jaxood.data.decode import read
+from jaxood.data.decode import Whole, read, read_whole
 from jaxood.data.images import Batch, check_labels
 from jaxood.data.lists import SUFFIXES, read_list
 from jaxood.data.pipeline import decoded_batches
@@ -162,13 +162,19 @@ class ImageFiles:
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, start: int = 0
     ) -> Generator[Batch, None, None]:
-        if self.cropped:
-            preprocessing = replace(preprocessing, resize=preprocessing.crop)
+        preprocessing = self._resizing(preprocessing)
 
         def load(index: int):
             return read(self.path(index), preprocessing)
 
         return decoded_batches(load, len(self), preprocessing.crop, batch_size, start)
+
+    def whole(self, index: int, preprocessing: Preprocessing) -> Whole:
+        return read_whole(self.path(index), self._resizing(preprocessing))
+
+    def _resizing(self, preprocessing: Preprocessing) -> Preprocessing:
+        resize = preprocessing.crop if self.cropped else preprocessing.resize
+        return replace(preprocessing, resize=resize)
 
 
 def images_below(

@@ -2,18 +2,29 @@
 
 import hashlib
 import inspect
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from jaxood.data.decode import UndecodableImage, decode, prepare, silence_pil
+from jaxood.data.decode import (
+    UndecodableImage,
+    Whole,
+    decode,
+    decode_whole,
+    prepare,
+    silence_pil,
+    whole,
+)
 from jaxood.errors import UsageError, require
 from jaxood.preprocessing import Preprocessing
+
+Made = TypeVar("Made")
 
 
 class Batch(NamedTuple):
@@ -74,6 +85,46 @@ class ImageSet(Protocol):
     ) -> Generator[Batch, None, None]:
         """Batches of exactly `batch_size` from image `start` on, the last one padded."""
         ...
+
+
+@runtime_checkable
+class WholeImages(Protocol):
+    """An image set that can show what is cut off before a model sees it; not every one can."""
+
+    def whole(self, index: int, preprocessing: Preprocessing) -> Whole:
+        """One image as it was resized.
+
+        Raises:
+          UndecodableImage: when it cannot be read.
+        """
+        ...
+
+
+def wholes(
+    images: ImageSet, preprocessing: Preprocessing, batch_size: int
+) -> Generator[tuple[int, Whole], None, None]:
+    """Index and picture of each image that can be read, squares where the set has nothing else."""
+    if isinstance(images, WholeImages):
+        silence_pil()
+        for index in range(len(images)):
+            try:
+                picture = images.whole(index, preprocessing)
+            except UndecodableImage:
+                continue
+            yield index, picture
+        return
+    yield from squares(images, preprocessing, batch_size)
+
+
+def squares(
+    images: ImageSet, preprocessing: Preprocessing, batch_size: int
+) -> Generator[tuple[int, Whole], None, None]:
+    """Index of each image that can be read, and what a model takes of it."""
+    everything = (slice(0, preprocessing.crop),) * 2
+    with closing(images.batches(preprocessing, batch_size)) as batches:
+        for batch in batches:
+            for row in np.flatnonzero(batch.valid):
+                yield int(batch.indices[row]), Whole(batch.images[row], everything)
 
 
 def is_image_set(source: object) -> bool:
@@ -242,6 +293,15 @@ class Pictures:
             images, reasons = zip(*squares, strict=True)
             yield padded(np.stack(images), reasons, first, batch_size)
 
+    def whole(self, index: int, preprocessing: Preprocessing) -> Whole:
+        picture = self.pictures[index]
+        if _is_square(picture, preprocessing):
+            everything = (slice(0, preprocessing.crop),) * 2
+            return Whole(np.asarray(picture), everything)
+        if isinstance(picture, bytes):
+            return decode_whole(picture, preprocessing)
+        return _opened(picture, lambda image: whole(image, preprocessing))
+
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:
     return tuple(f"{name}/{index}" for index in range(count))
@@ -257,22 +317,32 @@ def prepared(
     """
     if isinstance(picture, bytes):
         return decode(picture, preprocessing)
+    return _opened(picture, lambda image: prepare(image, preprocessing))
+
+
+def _opened(picture: Image.Image | np.ndarray, make: Callable[[Image.Image], Made]) -> Made:
     try:
         if isinstance(picture, np.ndarray):
             picture = Image.fromarray(picture)
-        return prepare(picture, preprocessing)
+        return make(picture)
     except (OSError, ValueError) as error:  # PIL opens files late
         raise UndecodableImage(str(error) or type(error).__name__) from None
+
+
+def _is_square(picture: object, preprocessing: Preprocessing) -> bool:
+    """Whether it is an array that a model takes as it is."""
+    side = preprocessing.crop
+    return isinstance(picture, np.ndarray) and picture.shape == (side, side, 3)
 
 
 def _square(
     picture: Image.Image | np.ndarray | bytes, preprocessing: Preprocessing
 ) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
     """What a model takes of a picture, or an empty square and the reason."""
-    side = preprocessing.crop
-    if isinstance(picture, np.ndarray) and picture.shape == (side, side, 3):
-        return picture, ""
+    if _is_square(picture, preprocessing):
+        return np.asarray(picture), ""
     try:
         return prepared(picture, preprocessing), ""
     except UndecodableImage as error:
+        side = preprocessing.crop
         return np.zeros((side, side, 3), np.uint8), str(error)

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from jaxood.data.decode import UndecodableImage, decode
+from jaxood.data.decode import UndecodableImage, Whole, decode, decode_whole
 from jaxood.data.files import class_numbers
 from jaxood.data.images import Batch
 from jaxood.data.pipeline import THREADS, decoded_batches
@@ -111,12 +111,23 @@ class TfdsImages:
         self, preprocessing: Preprocessing, batch_size: int, start: int = 0
     ) -> Generator[Batch, None, None]:
         def load(index: int):
-            images = self._features(int(self.indices[index]))["image"].bytes_list.value
-            if len(images) != 1:
-                raise UndecodableImage("the record has no image")
-            return decode(images[0], preprocessing)
+            return decode(self._encoded(index), preprocessing)
 
         return decoded_batches(load, len(self), preprocessing.crop, batch_size, start)
+
+    def whole(self, index: int, preprocessing: Preprocessing) -> Whole:
+        return decode_whole(self._encoded(index), preprocessing)
+
+    def _encoded(self, index: int) -> bytes:
+        """The file of an image.
+
+        Raises:
+          UndecodableImage: when the record has no image.
+        """
+        images = self._features(int(self.indices[index]))["image"].bytes_list.value
+        if len(images) != 1:
+            raise UndecodableImage("the record has no image")
+        return images[0]
 
     def _features(self, record: int) -> Any:
         """The values of an example by name; one that it lacks is empty.

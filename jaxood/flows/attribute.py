@@ -17,7 +17,8 @@ from jaxood.attribution.heatmap import heats
 from jaxood.attribution.registry import attributions
 from jaxood.context import Attribution
 from jaxood.data.class_names import find_class
-from jaxood.data.images import ImageSet
+from jaxood.data.decode import Whole
+from jaxood.data.images import ImageSet, squares, wholes
 from jaxood.data.shares import require_same_images
 from jaxood.data.sources import image_set
 from jaxood.errors import UsageError, choose, require
@@ -28,22 +29,38 @@ from jaxood.models.registry import LoadedModel
 from jaxood.report.attribution_page import Explained, attribution_page
 from jaxood.report.figures import check_format, figure_image, write_figure
 from jaxood.report.manifest import manifest, put_aside, write_json
-from jaxood.report.pictures import COLOURS, blended, grid_figure, overlay, palette, write_png
+from jaxood.report.pictures import (
+    COLOURS,
+    grid_figure,
+    laid_over,
+    palette,
+    shortened,
+    write_png,
+)
 from jaxood.report.tables import write_arrays
 from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Features, Skipped
 from jaxood.runner.runner import Runner
 
-FILES = ("maps.npz", "overlays", "predictions.json", "grid.png", "report.html", "manifest.json")
+FILES = (
+    "maps.npz",
+    "overlays",
+    "strips",
+    "predictions.json",
+    "grid.png",
+    "report.html",
+    "manifest.json",
+)
 IN_PAGE = 50  # images, the first ones
 SHOWN = 5  # predictions that are printed
 BATCH = 32  # images whose pictures are drawn at once
+LETTERS = 40  # of a file's name in another's, and in a caption
 SCALES = ("paper", "unit")
 
 AttributionSource = str | Attribution | type[Attribution]
 
 Scale = Literal["paper", "unit"]
-Picture = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,7 @@ class AttributionResult:
 
     def _caption(self, row: int) -> str:
         """The file's name, and what `caption` says."""
-        name = textwrap.fill(PurePath(self.ids[row]).name, 20)
+        name = textwrap.fill(shortened(PurePath(self.ids[row]).name, LETTERS), 20)
         return f"{name}\n{caption(self._prediction(row))}"
 
     def __str__(self) -> str:
@@ -111,25 +128,34 @@ class AttributionResult:
         return {name: heats(maps[rows], size, self.scale) for name, maps in self.maps.items()}
 
     def overlays(
-        self, colours: str = COLOURS, alpha: float = 0.5
+        self, colours: str = COLOURS, alpha: float = 0.5, *, cropped: bool = False
     ) -> Generator[tuple[int, Picture, dict[str, Picture]], None, None]:
-        """Row, cropped image, and the image under each method's colours.
+        """Row, image, and the image under each method's colours.
 
-        Images are read again, as they are not kept in memory.
+        Images are read again, as they are not kept in memory: whole, with a frame around what the
+        model saw of them, where the image set has more than that.
+
+        Args:
+          cropped: only what the model saw.
         """
+        for row, picture, above in self._coloured(colours, cropped):
+            yield row, picture.pixels, _over(picture, above, alpha)
+
+    def _coloured(
+        self, colours: str, cropped: bool
+    ) -> Generator[tuple[int, Whole, dict[str, Picture]], None, None]:
+        """Row, image, and each method's colours of what the model saw."""
         shades = palette(colours)
         chosen = self.images.subset(self.indices)
-        batches = chosen.batches(self.model.preprocessing, min(BATCH, len(chosen)))
-        with closing(batches):
-            for batch in batches:
-                first = int(batch.indices[0])
-                heats = self.heats(slice(first, first + BATCH))
-                for i in np.flatnonzero(batch.valid):
-                    image = batch.images[i]
-                    drawn = {
-                        name: overlay(image, heat[i], shades, alpha) for name, heat in heats.items()
-                    }
-                    yield first + int(i), image, drawn
+        read = squares if cropped else wholes
+        first, heats = -BATCH, {}
+        with closing(read(chosen, self.model.preprocessing, min(BATCH, len(chosen)))) as pictures:
+            for row, picture in pictures:
+                if row >= first + BATCH:
+                    first = row - row % BATCH
+                    heats = self.heats(slice(first, first + BATCH))
+                above = {name: shades[heat[row - first]] for name, heat in heats.items()}
+                yield row, picture, above
 
     def save(
         self,
@@ -138,41 +164,56 @@ class AttributionResult:
         colours: str = COLOURS,
         alpha: float = 0.5,
         grid: int = 8,
+        strips: int = 50,
+        cropped: bool = False,
         figures: str = "png",
     ) -> Path:
-        """Writes maps.npz, overlays/, grid.png, predictions.json, report.html and manifest.json.
+        """Writes maps.npz, predictions.json, report.html, manifest.json and pictures.
+
+        Pictures are overlays/, one an image and method; strips/, one an image, beside all its maps;
+        grid.png, several images.
 
         Args:
           colours: a colour map of matplotlib.
           alpha: share of the colours in an overlay.
           grid: images in grid.png, the first ones.
-          figures: the format of the grid: "png", "svg" or "pdf".
+          strips: images that have a strip, the first ones.
+          cropped: pictures of what the model saw, not of whole images.
+          figures: the format of strips and grid: "png", "svg" or "pdf".
         """
         check_format(figures)
-        check_pictures(colours, alpha, grid)
+        check_pictures(colours, alpha, grid, strips)
         folder, shown, explained, written = Path(folder), [], [], 0
         about = manifest(self.settings, self.model, {"images": (self.images, self.skipped)})
         put_aside(folder, FILES, about)
         arrays = {"ids": np.array(self.ids), "target": self.target, **self.maps}
         write_arrays(folder / "maps.npz", arrays)
-        for row, image, coloured in self.overlays(colours, alpha=1.0):
+        for row, picture, above in self._coloured(colours, cropped):
             index, told = self.indices[row], self._prediction(row)
             written += 1
-            drawn = {name: blended(image, above, alpha) for name, above in coloured.items()}
-            stem = f"{index:05d}-{PurePath(self.images.ids[index]).stem}"
-            for name, picture in drawn.items():
-                write_png(folder / "overlays" / f"{stem}.{name}.png", picture)
+            drawn = _over(picture, above, alpha)
+            name = PurePath(self.images.ids[index]).stem[:LETTERS]
+            stem = f"{index:05d}-{name}"
+            for method, overlay in drawn.items():
+                write_png(folder / "overlays" / f"{stem}.{method}.png", overlay)
             if row < IN_PAGE:
                 classes = told["predicted"], told["target"]
-                explained.append(Explained(self.ids[row], *classes, image, coloured))
+                whole = _over(picture, above, 1.0)
+                explained.append(Explained(self.ids[row], *classes, picture.pixels, whole))
+            one = picture.pixels, self._caption(row), drawn
+            if row < strips:
+                strip = _grid([one], list(self.maps), colours)
+                write_figure(folder / "strips" / f"{stem}.{figures}", strip)
             if row < grid:
-                shown.append((image, self._caption(row), drawn))
+                shown.append(one)
         skipped = {image.id: image.reason for image in self.skipped}
         found = {"model": self.model.name, "images": self.predictions, "skipped": skipped}
         write_json(folder / "predictions.json", found)
+        log = logging.getLogger("jaxood")
         if written < len(self.indices):
-            gone = len(self.indices) - written
-            logging.getLogger("jaxood").warning("no overlays of images that are gone: %d", gone)
+            log.warning("no overlays of images that are gone: %d", len(self.indices) - written)
+        if 0 < strips < len(self.indices):
+            log.warning("strips of the first %d of %d images", strips, len(self.indices))
         if shown:
             write_figure(folder / f"grid.{figures}", _grid(shown, list(self.maps), colours))
         notes = skipped_lines("images", self.skipped, len(self.images))
@@ -184,10 +225,17 @@ class AttributionResult:
         write_json(folder / "manifest.json", about)
         return folder
 
-    def show(self, rows: int = 8, *, colours: str = COLOURS, alpha: float = 0.5) -> Image.Image:
+    def show(
+        self,
+        rows: int = 8,
+        *,
+        colours: str = COLOURS,
+        alpha: float = 0.5,
+        cropped: bool = False,
+    ) -> Image.Image:
         """The first images beside their maps, as a picture: a notebook shows it as it is."""
         shown = []
-        with closing(self.overlays(colours, alpha)) as overlays:
+        with closing(self.overlays(colours, alpha, cropped=cropped)) as overlays:
             for row, image, drawn in overlays:
                 shown.append((image, self._caption(row), drawn))
                 if row + 1 == rows:
@@ -196,18 +244,26 @@ class AttributionResult:
         return figure_image(_grid(shown, list(self.maps), colours))
 
 
-def check_pictures(colours: str, alpha: float, grid: int) -> None:
+def check_pictures(colours: str, alpha: float, grid: int, strips: int) -> None:
     """Raises UsageError for what `AttributionResult.save` cannot draw; before a pass."""
     palette(colours)
     require(0 < alpha <= 1, "alpha", alpha, "above 0 and at most 1")
     require(grid >= 1, "grid", grid, "at least 1")
+    require(strips >= 0, "strips", strips, "at least 0")
+
+
+def _over(picture: Whole, above: Mapping[str, Picture], alpha: float) -> dict[str, Picture]:
+    """By method, the picture under its colours."""
+    return {
+        name: laid_over(picture.pixels, picture.inside, one, alpha) for name, one in above.items()
+    }
 
 
 def _grid(shown, methods: Sequence[str], colours: str):
-    """Cropped images, captions and overlays as a figure."""
-    cropped, captions, overlays = zip(*shown, strict=True)
-    columns = {name: np.stack([drawn[name] for drawn in overlays]) for name in methods}
-    return grid_figure(np.stack(cropped), captions, columns, colours)
+    """Images, captions and overlays as a figure."""
+    images, captions, overlays = zip(*shown, strict=True)
+    columns = {name: [drawn[name] for drawn in overlays] for name in methods}
+    return grid_figure(images, captions, columns, colours)
 
 
 def caption(prediction: Mapping[str, Any]) -> str:

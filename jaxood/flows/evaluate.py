@@ -56,7 +56,7 @@ FILES = (
 PRECISION = "precision.csv"  # beside them, where arithmetics were compared
 
 MethodSource = str | Method | Detector
-SetProgress = Callable[[str], Progress]  # given a set's name, what is told of each batch
+SetProgress = Callable[[str], Progress]  # given what is worked on, what is told of each batch
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,10 @@ class EvaluationResult:
     def __str__(self) -> str:
         return self.text()
 
-    def text(self, sort: str | None = None) -> str:
-        """Tables and what must be known besides; `sort`: see `jaxood.report.tables.table`."""
-        lines = [tables.table(self.results, self.fpr_convention, sort)] if self.results else []
+    def text(self, sort: str | None = None, bold: bool = False) -> str:
+        """Tables and what must be known besides; for options see `jaxood.report.tables.table`."""
+        how = self.fpr_convention, sort, bold
+        lines = [tables.table(self.results, *how)] if self.results else []
         if self.shifted and self.results:
             metrics = [m for m in self.report.metrics if m.startswith(FULL_SPECTRUM)]
             lines += ["", *map(str, self.report.tables(metrics[:2]))]
@@ -277,7 +278,8 @@ def evaluate(
         other methods on the same images.
       cache_images: folder where decoded images are kept, as a model of this input size takes them,
         for runs that follow; n x crop x crop x 3 bytes.
-      progress: given a set's name, returns what is told (images done, images in all).
+      progress: given a set's name, returns what is told (images done, images in all); then once
+        more for fits and scores, where an image counts once a method.
 
     Returns:
       Results of all methods that could be fitted and scored; what went wrong with the others.
@@ -333,6 +335,7 @@ def evaluate(
         TestedSets(id_test, ood, shifted),
         fpr_convention=fpr_convention,
         seed=seed,
+        progress=progress(f"fits and scores of {_counted(chosen)}") if progress else None,
     )
     accuracies = {
         name: tables.accuracy(one.images, one.features.indices, one.features.logits)
@@ -374,6 +377,11 @@ def evaluate(
         validation=held_out,
         shifted=shifted,
     )
+
+
+def _counted(methods: Sequence[Method]) -> str:
+    """One by its name, several by their number."""
+    return methods[0].name if len(methods) == 1 else f"{len(methods)} methods"
 
 
 def _numbered(suite: Suite, model: LoadedModel) -> Suite:

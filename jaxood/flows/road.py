@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from jaxood.processes import is_first
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
 from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
+from jaxood.report.pictures import shortened
 from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
@@ -113,7 +114,8 @@ class RoadResult:
             [(item.method.partition("/")[0], order) for item in items for order in ORDERS],
             [self.road.fractions[i] for i in shown],
             [row[shown] for item in items for row in confidence[item.method]],
-            f"{name.rpartition('/')[2]}: what the model saw, and the probability of the class",
+            f"{shortened(PurePath(name).name, 60)}: what the model saw, "
+            f"and the probability of {self.model.class_names[items[0].target]}",
         )
 
 

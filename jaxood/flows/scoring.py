@@ -1,7 +1,7 @@
 """Fits methods on extracted features, scores every set by them, and measures."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
 from jaxood.report.tables import MethodResult, Scores
 from jaxood.runner.features import Features
-from jaxood.runner.runner import Runner
+from jaxood.runner.runner import Progress, Runner
 
 STATES = 1 << 29  # bytes of fitted states, above which features go to the devices once more
 
@@ -50,6 +50,24 @@ class TestedSets(NamedTuple):
     shifted: Mapping[str, SetFeatures]
 
 
+class _Work:
+    """How much of what is to be done is done, for whoever wants to be told."""
+
+    def __init__(self, total: int, progress: Progress | None):
+        self._done, self._total, self._progress = 0, total, progress
+        self.done(0)
+
+    def done(self, more: int) -> None:
+        self._done += more
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+    def end(self) -> None:
+        """Methods that failed have no more to do."""
+        if self._done < self._total:
+            self.done(self._total - self._done)
+
+
 Fitted = tuple[ModelOutputs, Int[np.ndarray, " _"] | None]  # what methods are fitted on: labels too
 Failures = dict[Method, UsageError]
 
@@ -61,11 +79,14 @@ def scored(
     sets: TestedSets,
     fpr_convention: str,
     seed: int,
+    progress: Progress | None = None,
 ) -> tuple[tuple[MethodResult, ...], dict[str, str]]:
     """Results, and why other methods have none: one that fails does not take others with it.
 
     Args:
       fitted_on: training and validation images.
+      progress: told how many images methods were fitted on or have scored, and how many that is
+        of all: each counts once a method.
 
     Raises:
       UsageError: when no method is left.
@@ -82,11 +103,16 @@ def scored(
     failures: Failures = {}
     scores: dict[Method, dict[tuple[str, str], np.ndarray]] = {method: {} for method in methods}
     train, validation = map(given, fitted_on)
-    for states in _fitted(methods, model.head, train, validation, failures):
+    fits = 0 if train is None else len(train[0].logits)
+    rows = sum(len(ids) for _, ids in tested.values())
+    work = _Work(len(methods) * (fits + rows), progress)
+    fitting = _fitted(methods, model.head, train, validation, failures, lambda: work.done(fits))
+    for states in fitting:
         for key, (outputs, ids) in tested.items():
             if not states:  # all have failed
                 break
             found = score_by_all(states, outputs, model.head, runner.mesh, ids)
+            work.done(len(states) * len(ids))
             for method, values in found.items():
                 if isinstance(values, UsageError):
                     failures[method] = values
@@ -102,6 +128,7 @@ def scored(
         for method, found in scores.items()
         if method not in failures
     }
+    work.end()
     metrics, full_spectrum = _measured(by_method, sets, fpr_convention, seed)
     failures = {method: failures[method] for method in methods if method in failures}
     for method, error in failures.items():
@@ -130,6 +157,7 @@ def _fitted(
     train: Fitted | None,
     validation: Fitted | None,
     failures: Failures,
+    done: Callable[[], None],
 ) -> Iterator[dict[Method, State]]:
     """The states of methods, some at a time, as many as may lie on the devices together."""
     outputs, labels = train or (None, None)
@@ -139,6 +167,7 @@ def _fitted(
             states[method] = method.fit_state(outputs, labels, head, validation)
         except UsageError as error:
             failures[method] = error
+        done()
         if sum(leaf.nbytes for leaf in jax.tree.leaves([*states.values()])) > STATES:
             yield states
             states.clear()

@@ -1,5 +1,6 @@
 """ROAD as a table, files and pictures: areas, curves of all methods, and what the model saw."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,11 @@ from jaxtyping import Float, UInt8
 from jaxood.perturbation.results import AREAS
 from jaxood.perturbation.road import ORDERS, Curves
 from jaxood.perturbation.subject import RANDOM
-from jaxood.report.figures import write_figure
+from jaxood.report.figures import line, write_figure
 from jaxood.report.manifest import write_json
 from jaxood.report.rows import write_csv
 
-# Okabe and Ito's colours: told apart by all readers; black is for the random map.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+WITHIN = 6  # methods whose legend leaves room for the curves
 LABELS = {"morf": "most relevant\nremoved first", "lerf": "least relevant\nremoved first"}
 TITLES = {
     "morf": "most relevant removed first (low is good)",
@@ -32,26 +32,40 @@ def draw_curves(path: Path, found: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     x = 100 * np.asarray(found["fractions"])
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    many = len(found["methods"]) > WITHIN
+    below = 0.1 * len(found["methods"]) + 0.4 if many else 0.0
+    figure = Figure(figsize=(11, 4.8 + below), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    others = [name for name in found["methods"] if name != RANDOM]
     images = max(method["images"] for method in found["methods"].values())
     for panel, order in zip(panels, ORDERS, strict=True):
         for name, method in found["methods"].items():
             curve, area = method[order]["confidence"], method["areas"][order]["mean"]
-            random = name == RANDOM
-            colour = "0.25" if random else COLOURS[others.index(name) % len(COLOURS)]
-            again = not random and others.index(name) >= len(COLOURS)
-            line = {"color": colour, "linestyle": "--" if random else "-." if again else "-"}
-            panel.plot(x, curve["mean"], linewidth=1.8, label=f"{name} ({area:.3f})", **line)
+            style = line(list(found["methods"]), name, RANDOM)
+            panel.plot(x, curve["mean"], linewidth=1.8, label=f"{name} ({area:.3f})", **style)
             if images > 1:
-                panel.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.12, lw=0)
+                panel.fill_between(
+                    x, curve["low"], curve["high"], color=style["color"], alpha=0.12, lw=0
+                )
         panel.set(title=TITLES[order], xlabel="pixels removed (%)", xlim=(0, x[-1]))
         panel.set_ylim(bottom=0)
         panel.grid(color="0.92", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
-        corner = "upper right" if order == "morf" else "lower left"
-        panel.legend(title="method (area)", loc=corner, fontsize=9, title_fontsize=9)
+        if not many:
+            corner = "upper right" if order == "morf" else "lower left"
+            panel.legend(title="method (area)", loc=corner, fontsize=9, title_fontsize=9)
+    if many:
+        areas = {name: one["areas"] for name, one in found["methods"].items()}
+        labels = [
+            f"{name} ({one['morf']['mean']:.3f}, {one['lerf']['mean']:.3f})"
+            for name, one in areas.items()
+        ]
+        how: dict[str, Any] = {
+            "loc": "outside lower center",
+            "ncols": 2,
+            "fontsize": 9,
+            "title_fontsize": 9,
+        }
+        figure.legend(panels[0].lines, labels, title="method (areas, left and right)", **how)
     panels[0].set_ylabel("probability of the class")
     note = f"mean of {images} images, bands: 95 % bootstrap interval" if images > 1 else "one image"
     figure.suptitle(f"ROAD, {found['settings']['imputation']} imputation; {note}", fontsize=11)
@@ -73,16 +87,17 @@ def draw_strip(
     """
     from matplotlib.figure import Figure
 
-    cell, left, top = 1.55, 1.5, 0.75
+    cell, left, top = 1.55, 1.6, 0.8
     size = (left + cell * len(fractions), top + (cell + 0.17) * len(rows))
     figure = Figure(figsize=size, facecolor="white")
-    figure.suptitle(title, fontsize=11, y=1 - 0.2 / size[1])
+    title = textwrap.fill(title, max(30, int(11 * size[0])))
+    figure.suptitle(title, fontsize=11, y=1 - 0.1 / size[1], va="top", parse_math=False)
     for row, (method, order) in enumerate(rows):
         y = top + (cell + 0.17) * row
         figure.text(
             (left - 0.1) / size[0],
             1 - (y + cell / 2) / size[1],
-            f"{method}\n{LABELS[order]}",
+            f"{textwrap.fill(method, 20)}\n{LABELS[order]}",
             ha="right",
             va="center",
             fontsize=9,
@@ -106,21 +121,19 @@ def draw_strip(
 
 
 def table(found: dict) -> str:
-    """A line a method: mean areas, their intervals, images on which the random map is beaten."""
-    names = max(len(name) for name in [*found["methods"], "method"])
+    """A block an area, a line a method: mean, interval, images on which random maps are beaten."""
+    width = max(len(name) for name in [*found["methods"], "method"])
+    head = f"  {'method':<{width}}  {'area [95 %]':<27}beats random"
     titles = ("MoRF (low is good)", "LeRF (high is good)", "(LeRF - MoRF) / 2")
-    head = f"{'method':<{names}}  " + "".join(f"{title:<24}" for title in titles)
-    lines = [head + "beats random", "-" * (len(head) + 12)]
-    for name, method in found["methods"].items():
-        cells = [
-            f"{method['areas'][order]['mean']:.4f} "
-            f"[{method['areas'][order]['low']:.4f}, {method['areas'][order]['high']:.4f}]"
-            for order in AREAS
-        ]
-        beats = method["beats_random"]
-        last = f"{beats['morf']}/{method['images']} MoRF, {beats['lerf']}/{method['images']} LeRF"
-        line = f"{name:<{names}}  " + "".join(f"{cell:<24}" for cell in cells)
-        lines.append(line + ("" if name == RANDOM else last))
+    lines = [head, "-" * len(head)]
+    for order, title in zip(AREAS, titles, strict=True):
+        lines.append(title)
+        for name, method in found["methods"].items():
+            area = method["areas"][order]
+            mean = f"{area['mean']:7.4f} [{area['low']:.4f}, {area['high']:.4f}]"
+            beats = {} if name == RANDOM else method["beats_random"]
+            told = f"{beats[order]}/{method['images']}" if order in beats else ""
+            lines.append(f"  {name:<{width}}  {mean:<27}{told}".rstrip())
     return "\n".join(lines)
 
 

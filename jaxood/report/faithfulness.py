@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,12 +12,11 @@ from jaxood.files import write_whole
 from jaxood.perturbation.measure import Better, Finding, Measure
 from jaxood.perturbation.statistics import mean_interval, spearman
 from jaxood.perturbation.subject import RANDOM
-from jaxood.report.figures import write_figure
+from jaxood.report.figures import line, write_figure
 from jaxood.report.rows import write_csv
 
-# Okabe and Ito's colours: told apart by all readers; black is for the random map.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 PANELS = 3  # in a row
+LETTERS = 0.085  # inches each, of a legend
 
 
 class ColumnValues(NamedTuple):
@@ -125,18 +124,17 @@ def gains_over_random(column: ColumnValues, method: str) -> Float[np.ndarray, " 
 def table(cells: Sequence[Cell]) -> str:
     """A block a measure, a line a method, the best first."""
     titles = {cell.column: f"{cell.column} ({cell.better} is good)" for cell in cells}
-    first = max(len(title) for title in [*titles.values(), "measure"])
-    names = max(len(name) for name in [*(cell.method for cell in cells), "method"])
-    head = f"{'measure':<{first}}  {'method':<{names}}  {'mean [95 %]':<26}rank  beats random"
-    lines = [head]
+    width = max(len(name) for name in [*(cell.method for cell in cells), "method"])
+    head = f"  {'method':<{width}}  {'mean [95 %]':<26}rank  beats random"
+    lines = [head, "-" * max(map(len, [head, *titles.values()]))]
     for column, title in titles.items():
-        lines.append("-" * len(head))
+        lines.append(title)
         block = [cell for cell in cells if cell.column == column]
-        for row, cell in enumerate(sorted(block, key=lambda cell: cell.rank)):
+        for cell in sorted(block, key=lambda cell: cell.rank):
             mean = f"{cell.mean:7.4f} [{cell.low:.4f}, {cell.high:.4f}]"
             beats = "" if cell.beats_random is None else f"{cell.beats_random}/{cell.images}"
-            told = f"{title if row == 0 else '':<{first}}  {cell.method:<{names}}  {mean:<26}"
-            lines.append(f"{told}{cell.rank:>4}  {beats}".rstrip())
+            told = f"  {cell.method:<{width}}  {mean:<26}{cell.rank:>4}  {beats}"
+            lines.append(told.rstrip())
     return "\n".join(lines)
 
 
@@ -274,50 +272,59 @@ def draw_curves(
 
     columns = min(PANELS, len(curves))
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(5.2 * columns, 4.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     methods = list(dict.fromkeys(name for one in curves.values() for name in one))
-    others = [name for name in methods if name != RANDOM]
+    width = 5.2 * columns
+    beside = max(1, int(width / (0.7 + LETTERS * max(map(len, methods)))))
+    below = 0.2 * -(-len(methods) // beside)
+    figure = Figure(figsize=(width, 4.2 * rows + below), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (title, by_method) in zip(panels, curves.items(), strict=False):
         x = 100 * np.asarray(measures[title.partition(" ")[0]].axis)
         for name, curve in by_method.items():
-            random = name == RANDOM
-            colour = "0.25" if random else COLOURS[others.index(name) % len(COLOURS)]
-            again = not random and others.index(name) >= len(COLOURS)
-            style = "--" if random else "-." if again else "-"
-            panel.plot(x, curve.mean, color=colour, linestyle=style, linewidth=1.6, label=name)
-            panel.fill_between(x, curve.low, curve.high, color=colour, alpha=0.1, lw=0)
+            style = line(methods, name, RANDOM)
+            panel.plot(x, curve.mean, linewidth=1.6, label=name, **style)
+            panel.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.1, lw=0)
         panel.set_title(title, fontsize=10)
         panel.grid(color="0.92", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(curves) :]:
         panel.set_axis_off()
-    panels[0].legend(fontsize=8)
-    figure.supxlabel("per cent of the pixels, features or stages that have changed", fontsize=10)
+    for panel in panels[max(0, len(curves) - columns) : len(curves)]:
+        panel.set_xlabel("changed: pixels, features or stages (%)", fontsize=9)
+    drawn = {one.get_label(): one for panel in panels for one in panel.lines}
+    how: dict[str, Any] = {"loc": "outside lower center", "ncols": beside, "fontsize": 8}
+    figure.legend([drawn[name] for name in methods], methods, **how)
     write_figure(path, figure)
 
 
 def draw_table(path: Path, cells: Sequence[Cell]) -> None:
-    """Measures down, methods across: means, the darker the better their rank."""
+    """Means, the darker the better their rank; of measures and methods the many go down."""
     from matplotlib.figure import Figure
 
-    columns = list(dict.fromkeys(cell.column for cell in cells))
-    methods = list(dict.fromkeys(cell.method for cell in cells))
-    ranks = np.full((len(columns), len(methods)), np.nan)
-    size = (3.2 + 1.15 * len(methods), 1.4 + 0.34 * len(columns))
+    better = {cell.column: cell.better for cell in cells}
+    columns = {name: f"{name} ({good})" for name, good in better.items()}
+    methods = {cell.method: cell.method for cell in cells}
+    down, across = (columns, methods) if len(columns) >= len(methods) else (methods, columns)
+    keys = {name: index for one in (down, across) for index, name in enumerate(one)}
+    ranks = np.full((len(down), len(across)), np.nan)
+    letters = max(map(len, down.values())), max(map(len, across.values()))
+    size = (
+        0.6 + LETTERS * letters[0] + 1.15 * len(across) + 0.7 * LETTERS * letters[1],
+        0.6 + 0.34 * len(down) + 0.5 * LETTERS * letters[1],
+    )
     figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()
     for cell in cells:
-        row, column = columns.index(cell.column), methods.index(cell.method)
+        found = keys[cell.column], keys[cell.method]
+        row, column = found if down is columns else found[::-1]
         ranks[row, column] = cell.rank
         colour = "white" if cell.rank <= (len(methods) + 1) / 2 else "black"
         text = panel.text(column, row, f"{cell.mean:.3f}", color=colour, fontsize=8)
         text.set(ha="center", va="center")
     panel.imshow(ranks, cmap="Blues_r", vmin=1, vmax=len(methods) + 1, aspect="auto")
-    better = {cell.column: cell.better for cell in cells}
-    labels = [f"{name} ({better[name]})" for name in columns]
-    panel.set_yticks(range(len(columns)), labels=labels, fontsize=8)
-    panel.set_xticks(range(len(methods)), labels=methods, fontsize=8, rotation=30, ha="left")
+    panel.set_yticks(range(len(down)), labels=list(down.values()), fontsize=8)
+    names = list(across.values())
+    panel.set_xticks(range(len(across)), labels=names, fontsize=8, rotation=30, ha="left")
     panel.xaxis.tick_top()
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)

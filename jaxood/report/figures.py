@@ -1,6 +1,9 @@
 """What the pictures share: colours, and a figure as a whole file."""
 
 import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 # Okabe and Ito: told apart by all readers.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 CURVES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#6B6B6B")
+DASHES = ("-", "-.", ":")  # of lines that have the same colour
 DPI = 130
 FORMATS = ("png", "svg", "pdf")  # of figures in files
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same figure, the same bytes
@@ -30,12 +34,31 @@ def write_figure(path: Path, figure: "Figure") -> None:
     from matplotlib import rc_context
 
     kind = path.suffix[1:]
-    with whole_file(path) as partial, rc_context({"svg.hashsalt": path.name}):
+    with whole_file(path) as partial, rc_context({"svg.hashsalt": path.name}), _any_letters():
         figure.savefig(partial, dpi=DPI, format=kind, metadata=UNDATED.get(kind))
 
 
 def figure_image(figure: "Figure") -> Image.Image:
     """What `write_figure` writes as PNG, as a picture in memory."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=DPI, format="png")
+    with _any_letters():
+        figure.savefig(content, dpi=DPI, format="png")
     return Image.open(content)
+
+
+def line(methods: Sequence[str], name: str, baseline: str) -> dict[str, str]:
+    """Colour and dashes of a method's line, of 21 all different; the baseline's is grey."""
+    if name == baseline:
+        return {"color": "0.25", "linestyle": "--"}
+    index = [one for one in methods if one != baseline].index(name)
+    colours = CURVES[:-1]  # without its grey
+    dashes = DASHES[index // len(colours) % len(DASHES)]
+    return {"color": colours[index % len(colours)], "linestyle": dashes}
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Letters of a file's name that the font lacks are drawn as boxes, without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield

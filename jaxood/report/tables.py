@@ -17,6 +17,7 @@ from jaxood.files import whole_file, write_whole
 from jaxood.metrics.ood import Interval, Metrics
 
 MEAN = "mean"
+BOLD = "\x1b[1m{}\x1b[0m"
 
 
 class Scores(NamedTuple):
@@ -63,12 +64,16 @@ class MethodResult:
 
 
 def table(
-    results: Sequence[MethodResult], convention: str = "plain", sort: str | None = None
+    results: Sequence[MethodResult],
+    convention: str = "plain",
+    sort: str | None = None,
+    bold: bool = False,
 ) -> str:
     """A block a method, a row an OOD set and their mean, in per cent; gains over the plain one.
 
     Args:
       sort: "auroc" or "fpr95": the best mean first; "method": by name; None: as they come.
+      bold: the best of each set, for a terminal.
     """
     methods = {result.method: result for result in results}
     fpr = "FPR95 [95 %]" if convention == "plain" else f"FPR95 ({convention})"
@@ -78,9 +83,16 @@ def table(
     head = f"{'OOD set':<{width}}{'AUROC [95 %]':<20}{fpr:<20}{'AUPR-in':>7}{'out':>8}{'DTACC':>8}"
     lines = [head, "-" * len(head)]
 
-    def row(name: str, auroc: str, fpr95: str, *others: float) -> None:
+    best = _best(results) if bold and len(results) > 1 else {}
+
+    def row(name: str, auroc: str, fpr95: str, *others: float, of: MethodResult) -> None:
         rest = "".join(f"{100 * value:>8.2f}" for value in others)[1:]
-        lines.append(f"  {name:<{width - 2}}{auroc:<20}{fpr95:<20}{rest}".rstrip())
+        columns = {"auroc": f"{auroc:<20}", "fpr95": f"{fpr95:<20}"}
+        marked = [
+            BOLD.format(text) if _value(of, name, column) in best.get((name, column), ()) else text
+            for column, text in columns.items()
+        ]
+        lines.append(f"  {name:<{width - 2}}{''.join(marked)}{rest}".rstrip())
 
     for result in _ordered(results, sort):
         lines.append(result.method)
@@ -90,18 +102,37 @@ def table(
                 _with_interval(found.auroc, found.auroc_interval),
                 _with_interval(found.fpr95, found.fpr95_interval),
                 *(found.aupr_in, found.aupr_out, found.dtacc),
+                of=result,
             )
         if len(result.metrics) > 1:
             auroc, fpr95 = (f"{100 * result.mean(column):6.2f}" for column in ("auroc", "fpr95"))
-            row(MEAN, auroc, fpr95, *map(result.mean, ("aupr_in", "aupr_out", "dtacc")))
+            others = map(result.mean, ("aupr_in", "aupr_out", "dtacc"))
+            row(MEAN, auroc, fpr95, *others, of=result)
         if result.plain in methods:
             plain = methods[result.plain]
             auroc, fpr95 = (
                 f"{100 * (result.mean(column) - plain.mean(column)):+6.2f}"
                 for column in ("auroc", "fpr95")
             )
-            row(f"vs {plain.method}", auroc, fpr95)
+            row(f"vs {plain.method}", auroc, fpr95, of=result)
     return "\n".join(lines)
+
+
+def _value(result: MethodResult, name: str, column: str) -> float | None:
+    """What a row shows, before it is rounded; None for a row that compares methods."""
+    if name in result.metrics:
+        return getattr(result.metrics[name], column)
+    return result.mean(column) if name == MEAN else None
+
+
+def _best(results: Sequence[MethodResult]) -> dict[tuple[str, str], tuple[float]]:
+    """The highest AUROC and the lowest FPR95 of each row."""
+    found = {}
+    for name in (*results[0].metrics, MEAN):
+        for column, best in (("auroc", max), ("fpr95", min)):
+            values = [_value(result, name, column) for result in results]
+            found[name, column] = (best(value for value in values if value is not None),)
+    return found
 
 
 def _ordered(results: Sequence[MethodResult], sort: str | None) -> list[MethodResult]:

@@ -115,6 +115,38 @@ def test_maps_pictures_and_predictions(folder, capsys):
     assert pixels_of("out/grid.png").shape[1] > 4 * 200
 
 
+def test_pictures_are_whole_and_squares_when_asked_for(folder, caplog, monkeypatch):
+    """A wide photograph: colours over what the model saw, nothing over the rest; a strip each."""
+    monkeypatch.setattr("jaxood.flows.attribute.BATCH", 2)  # it is the first of the second one
+    wide = np.random.default_rng(0).integers(1, 255, (32, 80, 3), dtype=np.uint8)
+    long_name = "long" * 40
+    Image.fromarray(wide).save(folder / "photos" / f"{long_name}.png")
+    methods = ("banzhaf", "grad-cam")
+    assert attribute("--method", *methods, "--output", "out", "--strips", "2") == 0
+    assert caplog.messages == ["strips of the first 2 of 3 images"]
+    stem = f"00002-{long_name[:40]}"
+    drawn = pixels_of(f"out/overlays/{stem}.banzhaf.png")
+    assert drawn.shape == wide.shape
+    np.testing.assert_array_equal(drawn[:, :22], wide[:, :22])
+    np.testing.assert_array_equal(drawn[:, 58:], wide[:, 58:])
+    arrays = np.load("out/maps.npz")
+    heat = np.asarray(heatmap(arrays["banzhaf"][2:], (32, 32)))[0]
+    colours = palette()[np.round(255 * heat).astype(int)]
+    expected = 0.5 * wide[:, 24:56] + 0.5 * colours
+    np.testing.assert_allclose(drawn[:, 24:56].astype(float), expected, atol=4)
+    strips = sorted(path.name for path in (folder / "out" / "strips").iterdir())
+    assert strips == ["00000-a red one.png", "00001-bläu.png"]
+    assert "data:image/jpeg" in (folder / "out" / "report.html").read_text()
+
+    options = ("--cropped", "--strips", "0", "--figures", "svg")
+    assert attribute("--method", *methods, "--output", "cut", *options) == 0
+    square = pixels_of(f"cut/overlays/{stem}.banzhaf.png")
+    assert square.shape == (32, 32, 3)
+    np.testing.assert_allclose(square.astype(float), expected, atol=4)
+    assert not (folder / "cut" / "strips").exists()
+    assert (folder / "cut" / "grid.svg").exists()
+
+
 def test_target_alpha_colours_and_grid(folder):
     options = ("--target", "2", "--alpha", "1", "--colours", "gray", "--scale", "unit")
     assert attribute("--method", "hirescam", *options, "--grid", "1", "--output", "out") == 0
@@ -185,7 +217,8 @@ def test_parameters_take_effect(folder):
         (["--target", "3"], "--target: got '3', wanted an index below 3"),
         (["--target", "clas 1"], "Did you mean class 1"),
         (["--colours", "rainbouw"], "--colours: got 'rainbouw'"),
-        (["--alpha", "2"], "--alpha: 2 is not in"),
+        (["--alpha", "2"], "--alpha: got '2', wanted a number above 0 and at most 1"),
+        (["--strips", "-1"], "--strips: got -1, wanted at least 0"),
     ],
 )
 def test_wrong_arguments_are_one_line(folder, capsys, arguments, message):

@@ -1,8 +1,10 @@
 """What all commands share: a file that repeats a run, JSON, progress, completion."""
 
+import io
 import json
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -94,6 +96,40 @@ def test_json_is_what_is_printed(cache, tmp_path, capsys):
         assert main(command, [*arguments, "--json"]) == 0
         text = capsys.readouterr().out
         assert first in text and json.loads(text)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "expected"),
+    [
+        (Terminal(), {}, True),
+        (io.StringIO(), {}, False),
+        (Terminal(), {"NO_COLOR": "1"}, False),
+        (Terminal(), {"NO_COLOR": ""}, True),  # as if it were not set
+        (Terminal(), {"TERM": "dumb"}, False),
+    ],
+)
+def test_bold_letters_only_where_they_are_wanted(monkeypatch, stream, environment, expected):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert progress.is_terminal(stream) == expected
+
+
+@pytest.mark.long
+def test_the_best_is_bold_on_a_terminal(monkeypatch, cache, tmp_path, capsys):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert evaluate(cache, tmp_path, "--quiet") == 0
+    assert "\x1b" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert evaluate(cache, tmp_path, "--quiet") == 0
+    assert sys.stdout.getvalue().count("\x1b[1m") == 2 * 4  # AUROC and FPR95 of 3 sets and the mean
 
 
 class Clock:

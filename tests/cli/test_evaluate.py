@@ -247,10 +247,26 @@ def test_broken_files_are_counted_and_named(cache, folders, tmp_path, capsys):
         (["--method", "energy+sfp"], "sfp after the score energy"),
         (["--suite", "digit"], "Did you mean digits?"),
         (["--fpr-convention", "odd"], "one of nnguide, openood, plain, sfp"),
-        (["--batch-size", "0"], "0 is neither an integer of at least 1 nor auto"),
-        (["--batch-size", "\u0663"], "neither an integer of at least 1 nor auto"),
-        (["--seed", "\u0663"], "--seed: invalid whole value"),
-        (["--output", "/proc/nothing"], "--output: '/proc/nothing' cannot be written: No such"),
+        (
+            ["--batch-size", "0"],
+            "--batch-size: got '0', wanted a whole number of at least 1, or auto",
+        ),
+        (["--figures", "gif"], "--figures: got 'gif', wanted one of png, svg, pdf. See"),
+        (
+            ["--metod", "sfp"],
+            "arguments: got --metod sfp, wanted what --help lists. Did you mean --method",
+        ),
+        (["--method"], "--method: got nothing, wanted at least one value"),
+        (["--quiet=1"], "--quiet: got '1', wanted nothing, it is a switch"),
+        (
+            ["--batch-size", "\u0663"],
+            "--batch-size: got '\u0663', wanted a whole number of at least 1, or auto",
+        ),
+        (["--seed", "\u0663"], "--seed: got '\u0663', wanted a whole number. See"),
+        (
+            ["--output", "/proc/nothing"],
+            "--output: got '/proc/nothing', wanted what can be written: No such",
+        ),
         (
             ["--id-dir", "LIST", "--ood-dir", "FOREIGN", "--model", "digits_cnn"],
             "--id-dir: got 77 as label of image 1, wanted a class, 0 to 5",
@@ -277,7 +293,7 @@ def test_broken_files_are_counted_and_named(cache, folders, tmp_path, capsys):
             "--train-dir: got none, wanted training images",
         ),
         (["--set", "knn.k=many", "--method", "knn"], "wanted a whole number"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--nonsense"], "arguments: got --nonsense, wanted what --help lists. See"),
     ],
 )
 def test_wrong_input_is_one_line(cache, folders, tmp_path, capsys, arguments, message):
@@ -302,5 +318,5 @@ def test_an_output_that_is_a_file_is_one_line(cache, tmp_path, capsys):
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         assert evaluate(cache, output) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert f"'{output}' cannot be written: Not a directory" in line
+        assert f"got '{output}', wanted what can be written: Not a directory" in line
     assert (tmp_path / "file").read_text() == "mine"

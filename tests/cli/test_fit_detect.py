@@ -274,7 +274,7 @@ def test_outputs_that_cannot_be_written_are_told_before_the_pass(capsys, cache, 
         ):
             assert main("fit", [option, str(file), "--cache-dir", str(cache)]) == 2
             (line,) = capsys.readouterr().err.splitlines()
-            assert f"argument {option}: " in line and "cannot be written: " in line
+            assert f"{option}: got " in line and "wanted what can be written: " in line
 
 
 def test_images_that_fit_leaves_out_are_named(model, folder, caplog):

@@ -1,15 +1,17 @@
 """Images in memory, and whatever a user calls images."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pictures import encoded, picture
 from PIL import Image
+from references import import_torchvision
 
 from jaxood.data.decode import decode
 from jaxood.data.files import ImageFiles
-from jaxood.data.images import Arrays, ImageSet, Pictures
+from jaxood.data.images import Arrays, ImageSet, Pictures, squares, wholes
 from jaxood.data.sources import image_set
 from jaxood.errors import UsageError
 from jaxood.preprocessing import Preprocessing
@@ -55,6 +57,44 @@ def test_every_set_keeps_the_protocol(images):
     assert images.ids is images.ids  # not made anew
     with pytest.raises(AttributeError):
         images.labels = None
+
+
+def torch_resized(content):
+    """As torchvision resizes an image's shorter side to 40 pixels."""
+    transforms = import_torchvision("torchvision.transforms")
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(transforms.Resize(40)(image.convert("RGB")))
+
+
+def test_whole_pictures_hold_what_the_model_takes(tmp_path):
+    contents = [encoded(picture(90, 60), "PNG"), encoded(picture(40, 70), "PNG")]
+    for index, content in enumerate(contents):
+        (tmp_path / f"{index}.png").write_bytes(content)
+    (tmp_path / "2.png").write_bytes(b"no image")
+    names = ("0.png", "1.png", "2.png")
+    as_it_is = arrays(32, 32, 3)
+    for images, last in (
+        (ImageFiles(str(tmp_path), names, "files"), None),
+        (Pictures([*contents, as_it_is]), as_it_is),
+    ):
+        found = dict(wholes(images, SMALL, 2))
+        (batch,) = images.batches(SMALL, 3)
+        assert list(found) == np.flatnonzero(batch.valid).tolist()
+        for index, (pixels, inside) in found.items():
+            np.testing.assert_array_equal(pixels[inside], batch.images[index])
+        for index, content in enumerate(contents):
+            np.testing.assert_array_equal(found[index].pixels, torch_resized(content))
+        if last is not None:
+            np.testing.assert_array_equal(found[2].pixels, last)
+        cut = dict(squares(images, SMALL, 2))
+        assert list(cut) == list(found) and all(one.pixels.shape[0] == 32 for one in cut.values())
+    cropped = ImageFiles(str(tmp_path), names, "files", cropped=True)
+    (batch,) = cropped.batches(SMALL, 3)
+    found = dict(wholes(cropped, SMALL, 2))
+    assert found[0].pixels.shape == (32, 48, 3)
+    np.testing.assert_array_equal(found[0].pixels[found[0].inside], batch.images[0])
+    squared = dict(wholes(Arrays(arrays(2, 32, 32, 3), None, "two"), SMALL, 2))
+    assert [one.pixels.shape for one in squared.values()] == [(32, 32, 3)] * 2
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -19,7 +19,7 @@ from jaxood.cli import main
 from jaxood.data.class_names import imagenet_wnids
 from jaxood.data.digits import digits_ood, digits_train_and_test
 from jaxood.data.files import ImageFiles
-from jaxood.data.images import ImageSet, is_image_set
+from jaxood.data.images import ImageSet, is_image_set, wholes
 from jaxood.data.records import Records, Shard, TfRecordFile
 from jaxood.data.sources import image_set
 from jaxood.data.suites import suite
@@ -124,6 +124,9 @@ def test_pixels_are_pils_and_the_rest_as_prepared(here):
     for index, found in pixels.items():
         expected = Image.open(io.BytesIO(COINS[index])).convert("RGB")
         np.testing.assert_array_equal(found, np.asarray(expected))
+    assert list(whole := dict(wholes(images, SMALL, 3))) == sorted(pixels)
+    for index, found in pixels.items():
+        np.testing.assert_array_equal(whole[index].pixels[whole[index].inside], found)
 
 
 def test_order_ids_and_bytes_are_those_that_tfds_reads(coins, here):

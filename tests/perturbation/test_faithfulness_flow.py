@@ -56,6 +56,7 @@ def test_one_table_with_the_random_maps_beside(photos):
     told = str(found)
     assert "1 of 4 images left out" in told and "deletion[steps=4] (low is good)" in told
     assert "mean rank: " in told
+    assert max(map(len, told.splitlines()[2:])) <= 80
     assert found.random_wins["deletion[steps=4]"] == {"banzhaf": [], "mine": []}
 
 

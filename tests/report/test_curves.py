@@ -10,6 +10,7 @@ from PIL import Image
 from jaxood.perturbation.results import RANDOM, summary
 from jaxood.perturbation.road import Curves, RoadSettings
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
+from jaxood.report.figures import figure_image, line
 
 FRACTIONS = (0.0, 0.25, 0.75)
 
@@ -40,13 +41,18 @@ def methods():
 
 def test_the_table_by_hand(methods, settings):
     """Trapezoids: 0.75 * 0.25 + 0.25 * 0.5 of a falling line, 0.25 + 0.25 of one that stays up."""
-    head, rule, banzhaf, random = table(summary(methods, settings, seed=0)).splitlines()
-    assert head.split()[-2:] == ["beats", "random"] and set(rule) == {"-"}
-    cells = banzhaf.split()
-    assert (cells[0], cells[1]) == ("banzhaf", "0.4062")  # the mean of 0.3125 and 0.5
-    assert cells[4] == "0.5000" and cells[7] == "0.0469"
-    assert banzhaf.endswith("1/2 MoRF, 2/2 LeRF")
-    assert random.split()[0] == "random" and "MoRF" not in random
+    lines = table(summary(methods, settings, seed=0)).splitlines()
+    assert lines[0].split()[-2:] == ["beats", "random"] and set(lines[1]) == {"-"}
+    assert lines[2::3] == ["MoRF (low is good)", "LeRF (high is good)", "(LeRF - MoRF) / 2"]
+    areas = [line.split() for line in lines[3::3]]
+    assert [cells[:2] for cells in areas] == [
+        ["banzhaf", "0.4062"],  # the mean of 0.3125 and 0.5
+        ["banzhaf", "0.5000"],
+        ["banzhaf", "0.0469"],
+    ]
+    assert [cells[4:] for cells in areas] == [["1/2"], ["2/2"], []]
+    assert all(line.split()[0] == "random" and "/" not in line for line in lines[4::3])
+    assert max(map(len, lines)) <= 80
 
 
 def test_files_hold_every_point(methods, settings, tmp_path):
@@ -100,3 +106,26 @@ def test_the_strip_shows_each_picture_once(tmp_path):
     )
     assert (np.diff(centres[:, :, 0], axis=0) > 150).all()  # a row below the other
     assert (np.diff(centres[:, :, 1], axis=1) > 150).all()  # the fractions from left to right
+
+
+def test_many_methods_have_lines_of_their_own_and_a_legend_beside_the_curves(tmp_path, monkeypatch):
+    names = [RANDOM, *(f"smoothgrad[of=guided-backprop,samples={number}]" for number in range(20))]
+    looks = {tuple(line(names, name, RANDOM).values()) for name in names}
+    assert len(looks) == len(names)
+
+    figures = []
+    monkeypatch.setattr("jaxood.report.curves.write_figure", lambda path, one: figures.append(one))
+    curve = {"confidence": {name: np.linspace(1, 0, 5) for name in ("mean", "low", "high")}}
+    method = {"images": 2, "morf": curve, "lerf": curve}
+    method["areas"] = {"morf": {"mean": 0.25}, "lerf": {"mean": 0.5}}
+    settings = {"imputation": "linear"}
+    found = {"fractions": np.linspace(0, 0.8, 5), "settings": settings}
+    draw_curves(tmp_path / "road.png", found | {"methods": dict.fromkeys(names, method)})
+    (figure,) = figures
+    figure_image(figure)  # places are known when it is drawn
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0
+    assert not any(box.overlaps(panel.get_window_extent()) for panel in figure.axes)
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [f"{name} (0.250, 0.500)" for name in names]

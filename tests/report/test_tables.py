@@ -1,6 +1,7 @@
 """Tables to read, and the files of numbers: their words, their columns, their keys."""
 
 import csv
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +54,22 @@ def test_the_table_word_for_word(results):
         "  mean        87.50               15.00                50.00   62.50   75.00",
         "  vs energy   +2.50              -10.00",
     ]
+
+
+def test_the_best_of_a_set_is_bold(results):
+    text = table(results, bold=True)
+    marked = [line for line in text.splitlines() if "\x1b" in line]
+    assert [
+        re.sub("\x1b\\[1m *([\\d.]+).*?\x1b\\[0m", r"<\1>", line).split()[:3] for line in marked
+    ] == [
+        ["far", "<90.00>", "20.00"],  # as good as the other one
+        ["near", "<85.00><20.00>", "50.00"],
+        ["far", "<90.00><10.00>", "50.00"],
+        ["mean", "<87.50><15.00>", "50.00"],
+    ]
+    plain = text.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert plain == table(results)
+    assert table(results[:1], bold=True) == table(results[:1])  # nothing to be better than
 
 
 def test_the_order_of_methods(results):

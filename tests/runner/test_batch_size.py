@@ -130,4 +130,4 @@ def test_from_the_command_line(tmp_path, capsys):
     assert main("evaluate", [*command, "--batch-size", "auto"]) == 0
     assert json.loads((tmp_path / "manifest.json").read_text())["arguments"]["batch_size"] == 32
     assert main("evaluate", [*command, "--batch-size", "none"]) == 2
-    assert "none is neither an integer of at least 1 nor auto" in capsys.readouterr().err
+    assert "got 'none', wanted a whole number of at least 1, or auto" in capsys.readouterr().err
