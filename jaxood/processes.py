@@ -1,10 +1,11 @@
 """Several processes, on one host or many, that do one run together: `jax.distributed`.
 
 Every process runs the same program. Each works through a contiguous share of every image set on its
-own devices; what the shares gave is then gathered on all, and all that follows (fitting, scoring,
-measuring) is done by each process on the same arrays, as one process alone would do it. It is small
-work beside the pass, takes no longer for being done several times, and needs no further word
-between processes; every one has the result. Only writing and printing are left to the first.
+own devices; what the shares gave is then gathered on all. Fitting and measuring are done by each
+process on the same arrays, as one process alone would do it: small work beside the pass, that takes
+no longer for being done several times and needs no word between processes. Images are scored in
+shares again, block by block as one process does it, and the scores gathered. Every process has the
+result; only writing and printing are left to the first.
 """
 
 import contextlib

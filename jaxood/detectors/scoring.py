@@ -17,6 +17,7 @@ from jaxood.errors import UsageError
 from jaxood.heads import Head, LinearHead
 from jaxood.outputs import AnyArray, ModelOutputs
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
+from jaxood.processes import gathered_rows, gathered_values, share_of
 
 NAMED = 3  # rows whose score is not finite
 SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled for each
@@ -57,6 +58,7 @@ def score_rows(
     head: Head | None,
     mesh: Mesh | None = None,
     ids: Sequence[str] | None = None,
+    together: bool = False,
 ) -> Float[np.ndarray, " n"]:
     """Scores outputs, on the host or on a device; one score a row, on the host.
 
@@ -65,11 +67,12 @@ def score_rows(
     Args:
       head: None where the method needs none.
       ids: what rows are called where a score is not finite; None: by their numbers.
+      together: several processes have the same rows: each scores a share, all get all scores.
 
     Raises:
       UsageError: when a score is not finite, as no metric could be computed from it.
     """
-    found = score_by_all({method: state}, outputs, head, mesh, ids)[method]
+    found = score_by_all({method: state}, outputs, head, mesh, ids, together)[method]
     if isinstance(found, UsageError):
         raise found
     return found
@@ -81,6 +84,7 @@ def score_by_all(
     head: Head | None,
     mesh: Mesh | None = None,
     ids: Sequence[str] | None = None,
+    together: bool = False,
 ) -> dict[Method, Float[np.ndarray, " n"] | UsageError]:
     """What `score_rows` gives or raises for each method.
 
@@ -97,7 +101,11 @@ def score_by_all(
     head = replicate(head, mesh)
     scores: dict[Method, list[AnyArray]] = {method: [] for method in states}
     failures: dict[Method, UsageError] = {}
-    for first in range(0, count, block):
+    blocks = range(0, count, block)
+    if together:
+        share = share_of(len(blocks))
+        blocks = blocks[share.start : share.stop]
+    for first in blocks:
         rows = shard(jax.tree.map(lambda array: _block(array, first, block), needed), mesh)  # noqa: B023
         for method, state in placed.items():
             if method in failures:
@@ -110,11 +118,38 @@ def score_by_all(
                 failures[method] = error
         for given in scores.values():  # waits: no more than two blocks are on the devices
             given[-2:-1] = jax.device_get(given[-2:-1])
-    found: dict[Method, Float[np.ndarray, " n"] | UsageError] = {}
-    for method, given in scores.items():
-        joined = np.concatenate([*jax.device_get(given), np.empty(0, np.float32)])[:count]
-        found[method] = failures.get(method) or _unless_broken(method, joined, ids)
-    return found
+    rows = range(blocks.start, min(blocks.stop, count))
+    found = {
+        method: np.concatenate([*jax.device_get(given), np.empty(0, np.float32)])[: len(rows)]
+        for method, given in scores.items()
+        if method not in failures
+    }
+    if together and jax.process_count() > 1:
+        found, failures = _of_all_processes(list(states), found, failures)
+    return {
+        method: failures.get(method) or _unless_broken(method, found[method], ids)
+        for method in states
+    }
+
+
+def _of_all_processes(
+    methods: Sequence[Method],
+    scores: Mapping[Method, Float[np.ndarray, " n"]],
+    failures: Mapping[Method, UsageError],
+) -> tuple[dict[Method, Float[np.ndarray, " m"]], dict[Method, UsageError]]:
+    """The scores of all shares; a process without rows knows of no failure."""
+    told = [
+        (methods.index(method), str(error.argument), str(error.got), error.wanted, error.remedy)
+        for method, error in failures.items()
+    ]
+    failed = {
+        methods[number]: UsageError(*line)
+        for theirs in gathered_values(told)
+        for number, *line in theirs
+    }
+    good = {str(number): method for number, method in enumerate(methods) if method not in failed}
+    found = gathered_rows({number: scores[method] for number, method in good.items()})
+    return {method: found[number] for number, method in good.items()}, failed
 
 
 def _unless_broken(

@@ -118,7 +118,7 @@ def fit(
         log.warning("%s: the threshold is set on what was learned", line)
     held_out = outputs_of(loaded, calibration)
     ids = [known.ids[index] for index in calibration.indices]
-    scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh, ids)
+    scores = score_rows(chosen, state, held_out, loaded.head, runner.mesh, ids, together=True)
     threshold = threshold_at(scores, tpr)
     names = names_of_folders(loaded, training, known).class_names
     fitted = SavedDetector(chosen, state, threshold, tpr, loaded.identity(), names, bank, seed)

@@ -111,7 +111,7 @@ def scored(
         for key, (outputs, ids) in tested.items():
             if not states:  # all have failed
                 break
-            found = score_by_all(states, outputs, model.head, runner.mesh, ids)
+            found = score_by_all(states, outputs, model.head, runner.mesh, ids, together=True)
             work.done(len(states) * len(ids))
             for method, values in found.items():
                 if isinstance(values, UsageError):

@@ -8,9 +8,11 @@ import numpy as np
 
 from jaxood.data.images import Arrays
 from jaxood.data.suite import Suite
+from jaxood.detectors import scoring
 from jaxood.runner import runner
 
 runner.CHUNK = 16
+scoring.SCORE_ROWS = 8, 16  # so that processes have blocks to share
 COUNTS = {"train": 60, "known": 41, "foreign": 90, "few": 1}
 
 
