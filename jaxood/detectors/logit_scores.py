@@ -106,7 +106,7 @@ class GEN(Detector):
     top: int = 100
 
     def __post_init__(self):
-        require(0 < self.gamma < 1, "gen.gamma", self.gamma, "a number between 0 and 1")
+        require(self.gamma > 0, "gen.gamma", self.gamma, "a positive number")
         require(self.top > 0, "gen.top", self.top, "a positive number of classes")
 
     def score(self, state, outputs, head):

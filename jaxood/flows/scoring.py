@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxood.data.images import ImageSet
 from jaxood.detectors.contract import State
@@ -51,36 +51,26 @@ class TestedSets(NamedTuple):
 
 
 Fitted = tuple[ModelOutputs, Int[np.ndarray, " _"] | None]  # what methods are fitted on: labels too
+FittedOn = tuple[SetFeatures | None, SetFeatures | None]  # training and validation images
+Key = tuple[str, str]  # role and name of a set
 Failures = dict[Method, UsageError]
 
 
-def scored(
+def scores_by_set(
     runner: Runner,
     methods: Sequence[Method],
-    fitted_on: tuple[SetFeatures | None, SetFeatures | None],
-    sets: TestedSets,
-    fpr_convention: str,
-    seed: int,
-) -> tuple[tuple[MethodResult, ...], dict[str, str]]:
-    """Results, and why other methods have none: one that fails does not take others with it.
-
-    Args:
-      fitted_on: training and validation images.
-
-    Raises:
-      UsageError: when no method is left.
-    """
+    fitted_on: FittedOn,
+    named: Mapping[Key, SetFeatures],
+) -> tuple[dict[Method, dict[Key, Float[np.ndarray, " _"]]], Failures]:
+    """Of each method the scores of every set; and why other methods have none."""
     model = runner.model
 
     def given(found: SetFeatures | None) -> Fitted | None:
         return None if found is None else (outputs_of(model, found.features), found.labels)
 
-    named = {("id", ""): sets.id_test}
-    named |= {("ood", name): found for name, found in sets.ood.items()}
-    named |= {("shifted", name): found for name, found in sets.shifted.items()}
     tested = {key: (outputs_of(model, found.features), found.ids) for key, found in named.items()}
     failures: Failures = {}
-    scores: dict[Method, dict[tuple[str, str], np.ndarray]] = {method: {} for method in methods}
+    scores: dict[Method, dict[Key, np.ndarray]] = {method: {} for method in methods}
     train, validation = map(given, fitted_on)
     for states in _fitted(methods, model.head, train, validation, failures):
         for key, (outputs, ids) in tested.items():
@@ -93,6 +83,27 @@ def scored(
                     del states[method]
                 else:
                     scores[method][key] = values
+    whole = {method: found for method, found in scores.items() if method not in failures}
+    return whole, {method: failures[method] for method in methods if method in failures}
+
+
+def scored(
+    runner: Runner,
+    methods: Sequence[Method],
+    fitted_on: FittedOn,
+    sets: TestedSets,
+    fpr_convention: str,
+    seed: int,
+) -> tuple[tuple[MethodResult, ...], dict[str, str]]:
+    """Results, and why other methods have none: one that fails does not take others with it.
+
+    Raises:
+      UsageError: when no method is left.
+    """
+    named: dict[Key, SetFeatures] = {("id", ""): sets.id_test}
+    named |= {("ood", name): found for name, found in sets.ood.items()}
+    named |= {("shifted", name): found for name, found in sets.shifted.items()}
+    scores, failures = scores_by_set(runner, methods, fitted_on, named)
     by_method = {
         method: Scores(
             found["id", ""],
@@ -100,10 +111,8 @@ def scored(
             {name: found["shifted", name] for name in sets.shifted},
         )
         for method, found in scores.items()
-        if method not in failures
     }
     metrics, full_spectrum = _measured(by_method, sets, fpr_convention, seed)
-    failures = {method: failures[method] for method in methods if method in failures}
     for method, error in failures.items():
         if len(methods) == 1:
             raise error

@@ -393,8 +393,8 @@ def she(case):
     return np.array(scores)
 
 
-def fdbd(case):
-    centre, scores = case.train_h.mean(axis=0), []
+def fdbd(case, around_mean=True):
+    centre, scores = case.train_h.mean(axis=0) * around_mean, []
     for row, v in zip(case.h, case.logits, strict=True):
         t = v.argmax()
         gaps = [
@@ -676,6 +676,7 @@ REFERENCES = {
     "entropy": entropy,
     "gen": gen,
     "gen[gamma=0.3,top=2]": lambda case: gen(case, 0.3, 2),
+    "gen[gamma=2]": lambda case: gen(case, 2),
     "kl_matching": kl_matching,
     "temp_scaling": temp_scaling,
     "openmax": openmax,
@@ -712,6 +713,7 @@ REFERENCES = {
     "gmm[covariance=full]": lambda case: gmm(case, full=True),
     "she": she,
     "fdbd": fdbd,
+    "fdbd[by=norm]": lambda case: fdbd(case, False),
     "nci": nci,
     "nci[alpha=0.1]": lambda case: nci(case, 0.1),
     "gradnorm": gradnorm,
