@@ -55,6 +55,7 @@ class Energy(Detector):
     name: ClassVar[str] = "energy"
     paper: ClassVar[str] = "Liu, Wang, Owens, Li, NeurIPS 2020"
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+    numbers: ClassVar[tuple[str, ...]] = ("temperature",)
 
     temperature: float = 1.0
 
@@ -101,6 +102,7 @@ class GEN(Detector):
     name: ClassVar[str] = "gen"
     paper: ClassVar[str] = "Liu, Lochman, Zach, CVPR 2023"
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+    numbers: ClassVar[tuple[str, ...]] = ("gamma",)
 
     gamma: float = 0.1
     top: int = 100

@@ -95,6 +95,7 @@ class NAC(Detector):
     paper: ClassVar[str] = "Liu, Tian, Li, Ma, Wang, ICLR 2024"
     State: ClassVar[type] = NACState
     needs_train: ClassVar[bool] = True
+    numbers: ClassVar[tuple[str, ...]] = ("alpha", "filled")
 
     alpha: float = 100.0
     bins: int = 50
