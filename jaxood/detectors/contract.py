@@ -17,7 +17,7 @@ from jaxood.context import Extractor, View
 from jaxood.errors import require
 from jaxood.heads import Head
 from jaxood.outputs import AnyArray, ModelOutputs
-from jaxood.spelling import parameters_of
+from jaxood.spelling import parameters_of, spelled_out
 
 State = Any  # of a method: a tuple of its steps' states, each of the step's class `State`
 Depth = Literal["pooled", "penultimate", "logits"]
@@ -54,6 +54,9 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
     needs_labels: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
     numbers: ClassVar[tuple[str, ...]] = ()
+
+    def __str__(self) -> str:
+        return spelled_out(self)
 
     @property
     def reads(self) -> tuple[Depth, ...]:

@@ -8,7 +8,8 @@ count: of the training images whose state of that channel lies in the same of `b
 Liu, Tian, Li, Ma, Wang: "Neuron Activation Coverage: Rethinking Out-of-distribution Detection and
 Generalization", ICLR 2024: intervals of equal length ("equal"). pytorch-ood's are narrower towards
 0 and 1 ("geometric"), and its alpha, bins and filled are the defaults here; the paper tunes them
-for every layer. Channels that are 0 for every training image have no say. By default the last
+for every layer (its borders are rounded to float32, which may count a state within 3e-8 of 0 on
+the other side of it). Channels that are 0 for every training image have no say. By default the last
 layer of each block; `layers=all`, or names joined by "/"; a model without named layers has one,
 its feature map. Of tokens without the class token.
 

@@ -504,6 +504,24 @@ def multi_mahalanobis(case):
     return mahalanobis(Case(train_h=case.train, h=case.test, labels=case.labels))
 
 
+def aggregate(case, score=mahalanobis, by="mean", layers=None):
+    """By loops; every tenth training row is known, the others are what is fitted on."""
+    known = np.arange(len(case.train)) % 10 == 9
+    combined = []
+    for train, test in layers or [(case.train, case.test)]:
+        scores = [
+            score(Case(train_h=train[~known], h=rows, labels=case.labels[~known]))
+            for rows in (train[known], test)
+        ]
+        if by == "fisher":
+            shares = [(1 + np.sum(scores[0] <= s)) / (1 + known.sum()) for s in scores[1]]
+            combined.append(np.log(shares))
+        else:
+            combined.append((scores[1] - scores[0].mean()) / scores[0].std())
+    how = {"mean": np.mean, "std": lambda z, axis: -np.std(z, axis), "fisher": np.sum}
+    return how[by](combined, axis=0)
+
+
 def nac(case, alpha=100.0, bins=50, filled=50):
     import torch
 
@@ -720,6 +738,8 @@ REFERENCES = {
     "relation": relation,
     "gram": gram,
     "multi-mahalanobis": multi_mahalanobis,
+    "aggregate": aggregate,
+    "aggregate[of=knn,by=fisher]": lambda case: aggregate(case, knn, "fisher"),
     "nac": nac,
     "nac[alpha=30,bins=20,filled=5]": lambda case: nac(case, 30, 20, 5),
     "odin": odin,

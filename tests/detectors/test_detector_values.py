@@ -45,8 +45,8 @@ def test_reference(name):
 
 def assert_same(name, actual, expected):
     largest = np.abs(expected).max()
-    if name.startswith(("weiper", "nac")):  # a value at the end of an interval may be in either
-        np.testing.assert_allclose(actual, expected, atol=2e-3 * largest)
+    if name.startswith(("weiper", "nac", "aggregate[of=knn")):  # steps, and so ties
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * largest)
         return
     # A difference of distances, such as rmds, may be near 0.
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * largest)
