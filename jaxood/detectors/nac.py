@@ -17,7 +17,7 @@ The gradient runs from the logits back to the first of the layers, and no furthe
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -28,6 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxood.attribution.rewrite import with_plain_kernels
+from jaxood.compiling import images_a_step, in_steps
 from jaxood.context import Context, Extractor, StagedModel, as_map, layers_of
 from jaxood.detectors.contract import Detector
 from jaxood.detectors.layers import side_by_side
@@ -57,7 +59,18 @@ class NeuronStates(Extractor):
             gradient = jax.grad(partial(_divergence, context.at().tail))(values)
             return side_by_side([(values * gradient).mean(axis=(1, 2))])
         names = layers_of(model, self.layers)
-        activations, backwards = [context.at(names[0]).activation], []
+        first = context.at(names[0]).activation
+        states = partial(_products, model, names)
+        return in_steps(states, (first,), images_a_step(*context.images.shape[1:3]))
+
+
+def _products(
+    model: StagedModel, names: Sequence[str], first: Float[Array, "n ..."]
+) -> Float[Array, "n l c"]:
+    """From what the first of the layers gave."""
+
+    def products(first):
+        activations, backwards = [first], []
         for before, name in pairwise(names):
             run = partial(model.run, start=before, stop=name)
             activation, backward = jax.vjp(run, activations[-1])
@@ -73,6 +86,8 @@ class NeuronStates(Extractor):
         pairs = zip(activations, reversed(gradients), strict=True)
         products = [as_map(model, values) * as_map(model, slope) for values, slope in pairs]
         return side_by_side([product.mean(axis=(1, 2)) for product in products])
+
+    return with_plain_kernels(products)(first)
 
 
 def _divergence(
