@@ -1,5 +1,6 @@
 """What XLA's CPU compiler has to be told of functions that run a network."""
 
+import math
 import os
 from collections.abc import Callable
 from functools import cache, wraps
@@ -18,6 +19,26 @@ def images_a_step(height: int, width: int) -> int:
     """Images that a CPU takes at once: a power of two, larger for smaller images and more cores."""
     count = max(1, (os.cpu_count() or 1) * PIXELS_A_CORE // (height * width))
     return 2 ** (count.bit_length() - 1)
+
+
+def in_steps(function: Callable[..., Any], rows: tuple[jax.Array, ...], step: int) -> Any:
+    """`function(*rows)`, so many rows at a time where it is compiled for a CPU.
+
+    Args:
+      function: a row of its result depends on the same row of `rows` only.
+      step: fewer where it does not divide them.
+    """
+    n = len(rows[0])
+    step = math.gcd(n, step)
+    if step == n:
+        return function(*rows)
+
+    def stepwise(*rows):
+        blocks = jax.tree.map(lambda array: array.reshape(-1, step, *array.shape[1:]), rows)
+        found = jax.lax.map(lambda block: function(*block), blocks)
+        return jax.tree.map(lambda array: array.reshape(n, *array.shape[2:]), found)
+
+    return jax.lax.platform_dependent(*rows, cpu=stepwise, default=function)
 
 
 @cache

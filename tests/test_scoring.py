@@ -57,6 +57,16 @@ def suite():
     return Suite("pictures", pictures(80, 7, "train"), pictures(30, 8, "test"), ood)
 
 
+def test_training_images_give_what_is_fitted_on_them(model, suite):
+    """SFP learns nothing: its purified features of the training images would be for nobody."""
+    result = jaxood.evaluate(model, suite, ["sfp", "knn"])
+    assert [*result.train.features.extras] == []
+    assert [*result.id_test.features.extras] == ["positions", "sfp"]
+    result = jaxood.evaluate(model, suite, ["sfp", "sfp+knn"])
+    assert [*result.train.features.extras] == ["sfp"]
+    assert jaxood.evaluate(model, suite, ["sfp", "ash-s"]).train is None
+
+
 # What each asks of the pass: the model's outputs, and those of extractors.
 COMMANDS = {
     ("sfp", "msp"): {"outputs", "sfp"},

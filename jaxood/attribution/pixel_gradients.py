@@ -16,7 +16,6 @@ Memory: the activations of the whole network for a few images at a time on a CPU
 an accelerator.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxood.attribution.gradients import target_logits
 from jaxood.attribution.rewrite import with_plain_kernels
-from jaxood.compiling import images_a_step
+from jaxood.compiling import images_a_step, in_steps
 from jaxood.context import Attribution, Context, Model
 
 Images = Float[Array, "n h w 3"]
@@ -47,21 +46,6 @@ def input_gradient(scores: Callable[[Images], Float[Array, " n"]], images: Image
     return with_plain_kernels(gradient)(images).astype(jnp.float32)
 
 
-def in_steps(
-    function: Callable[[Images, Target], Images], images: Images, target: Target
-) -> Images:
-    """`function` of the batch, in steps over it where it is compiled for a CPU."""
-    n, height, width, _ = images.shape
-    step = math.gcd(n, images_a_step(height, width))
-
-    def stepwise(images: Images, target: Target) -> Images:
-        blocks = images.reshape(-1, step, *images.shape[1:]), target.reshape(-1, step)
-        found = jax.lax.map(lambda block: function(*block), blocks)
-        return found.reshape(n, *found.shape[2:])
-
-    return jax.lax.platform_dependent(images, target, cpu=stepwise, default=function)
-
-
 class PixelGradient(Attribution):
     """A value a colour of each pixel, and how the colours are joined."""
 
@@ -77,7 +61,8 @@ class PixelGradient(Attribution):
 
     def __call__(self, context: Context) -> Float[Array, "n h w"]:
         values = partial(self.by_colour, context.model, key=context.key)
-        return self.join(in_steps(values, context.images, context.target))
+        step = images_a_step(*context.images.shape[1:3])
+        return self.join(in_steps(values, (context.images, context.target), step))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,11 @@ once cost one pass over the images. The plain score is always shown beside a com
   jaxood evaluate --method sfp nnguide --weights resnet50.safetensors \\
       --train-dir imagenet/train --id-dir imagenet/val --ood-dir sun=SUN/images
 
+Parameters may be chosen on the validation images of a suite, by AUROC, before a test image is
+read: --tune knn.k=10,50 among values of your own, --tune openood among those that OpenOOD tries.
+
 Writes metrics.csv and .json (a row a number), table.md and table.tex, scores.csv (a row an image)
-and scores.npz, report.html to look at, manifest.json, roc.png and scores.png.
+and scores.npz, report.html to look at, manifest.json, roc.png and scores.png; tuning.csv.
 """
 
 import argparse
@@ -65,14 +68,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from jaxood.detectors.grammar import parse_settings, parse_sweeps
-    from jaxood.flows.evaluate import PRECISION, check_request, evaluate
+    from jaxood.detectors.grammar import parse_settings, parse_sweeps, parse_tune
+    from jaxood.flows.evaluate import PRECISION, evaluate
     from jaxood.flows.precision import compare, told, write_changes
+    from jaxood.flows.request import check_request
     from jaxood.models.loading import DTYPES
     from jaxood.processes import is_first
 
     settings, sweeps = parse_settings(args.set), parse_sweeps(args.sweep)
-    check_request(args.method, settings, sweeps, args.fpr_convention, args.seed)
+    tune = parse_tune(args.tune)
+    check_request(args.method, settings, sweeps, args.fpr_convention, args.seed, tune)
     suite = _suite(args)
     if args.compare_dtype is not None:
         choose("compare_dtype", args.compare_dtype, DTYPES)
@@ -84,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
             args.method,
             settings=settings,
             sweeps=sweeps,
+            tune=tune,
             batch_size=args.batch_size,
             bank_fraction=args.bank_fraction,
             balanced_bank=args.balanced_bank,

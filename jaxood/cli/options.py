@@ -101,6 +101,8 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     add_method_arguments(parser, "sfp", "+")
     text = "each value in turn on the same features, such as knn.k=5,10,50; may be repeated"
     add(parser, "--sweep", "NAME.PARAM=V1,V2", text, action="append", default=[])
+    text = "choose on validation images: knn.k=10,50, or openood for its search; may be repeated"
+    add(parser, "--tune", "NAME.PARAM=V1,V2", text, action="append", default=[])
     text = "definition of FPR95: plain, openood, nnguide or sfp"
     add(parser, "--fpr-convention", "NAME", text, default="plain")
 

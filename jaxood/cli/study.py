@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from jaxood.detectors.grammar import parse_settings, parse_sweeps
+    from jaxood.detectors.grammar import parse_settings, parse_sweeps, parse_tune
     from jaxood.flows.sources import load_model
     from jaxood.flows.study import study
 
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         settings=parse_settings(args.set),
         sweeps=parse_sweeps(args.sweep),
+        tune=parse_tune(args.tune),
         batch_size=args.batch_size,
         bank_fraction=args.bank_fraction,
         balanced_bank=args.balanced_bank,

@@ -83,6 +83,7 @@ class _AdaScale(Transform):
     needs_train: ClassVar[bool] = True
     fits_on: ClassVar[Split] = "validation"
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    numbers: ClassVar[tuple[str, ...]] = ("low", "high", "lmbda")
 
     low: float = 80.0
     high: float = 85.0

@@ -3,8 +3,10 @@
 A method is a view (jaxood/context.py), then transforms, then a detector.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +17,15 @@ from jaxood.context import Extractor, View
 from jaxood.errors import require
 from jaxood.heads import Head
 from jaxood.outputs import AnyArray, ModelOutputs
+from jaxood.spelling import parameters_of, spelled_out
 
 State = Any  # of a method: a tuple of its steps' states, each of the step's class `State`
 Depth = Literal["pooled", "penultimate", "logits"]
 Split = Literal["train", "validation"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 SPLITS: tuple[Split, ...] = get_args(Split)
+StepT = TypeVar("StepT", bound="Step")
+Numbers = tuple[tuple[Any, ...], ...]  # of each step, in the order of its `numbers`
 
 
 class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
@@ -37,6 +42,8 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
         that asks for them is fitted on the training images.
       needs_labels: whether it looks at their labels.
       needs_head: whether it uses the head; where it does not, the head may be None.
+      numbers: parameters that decide no shape and no branch of what is scored: numbers in its
+        arithmetic, or used by `fit` alone. Methods that differ in them are compiled once.
     """
 
     name: ClassVar[str] = ""
@@ -46,6 +53,10 @@ class Step(ABC):  # noqa: B024 (its two kinds have the abstract methods)
     fits_on: ClassVar[Split] = "train"
     needs_labels: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
+    numbers: ClassVar[tuple[str, ...]] = ()
+
+    def __str__(self) -> str:
+        return spelled_out(self)
 
     @property
     def reads(self) -> tuple[Depth, ...]:
@@ -148,6 +159,27 @@ def check_labels(
         wanted = "a class, 0 or more" if classes is None else f"a class, 0 to {classes - 1}"
         require(False, argument, got, wanted)
     return array
+
+
+def numbers_apart(steps: tuple[StepT, ...]) -> tuple[tuple[StepT, ...], Numbers]:
+    """The steps with defaults in the place of their `numbers`, and these."""
+
+    def plain(step):
+        defaults = parameters_of(type(step))
+        return replace(step, **{n: defaults[n] for n in step.numbers}) if step.numbers else step
+
+    numbers = tuple(tuple(getattr(step, name) for name in step.numbers) for step in steps)
+    return tuple(map(plain, steps)), numbers
+
+
+def with_numbers(steps: tuple[StepT, ...], numbers: Numbers) -> tuple[StepT, ...]:
+    """The steps with `numbers`, which may be traced: nothing is checked."""
+    found = []
+    for step, values in zip(steps, numbers, strict=True):
+        found.append(copy.copy(step))
+        for name, value in zip(step.numbers, values, strict=True):
+            object.__setattr__(found[-1], name, value)
+    return tuple(found)
 
 
 def restricted(

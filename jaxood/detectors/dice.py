@@ -36,6 +36,7 @@ class DICE(Transform):
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
     changes_logits_only: ClassVar[bool] = True
+    numbers: ClassVar[tuple[str, ...]] = ("percentile",)
 
     percentile: float = 90.0
 

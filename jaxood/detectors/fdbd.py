@@ -6,12 +6,13 @@ v the logits, w the columns of the linear layer, z the penultimate features, mu 
 training set.
 
 Liu & Qin: "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024, eq. 6. OpenOOD
-has the sum in place of the mean: the same order. Two classes with the same weights have no
-boundary between them, and count nothing.
+has the sum in place of the mean: the same order; and where its search finds it better, ||z|| in
+place of ||z - mu|| (`fdbd[by=norm]`). Two classes with the same weights have no boundary between
+them, and count nothing.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +38,8 @@ class FDBD(Detector):
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate", "logits")
 
+    by: Literal["distance", "norm"] = "distance"
+
     def fit(self, train, labels, head):
         weights = np.asarray(head.kernel, np.float64).T
         gaps = np.stack([np.linalg.norm(weights - row, axis=1) for row in weights])
@@ -48,6 +51,7 @@ class FDBD(Detector):
         logits = outputs.logits
         gaps = state.inverse_gaps[jnp.argmax(logits, axis=1)]
         distances = (logits.max(axis=1, keepdims=True) - logits) * gaps
-        centred = outputs.penultimate - state.centre[None, :]
+        features = outputs.penultimate
+        centred = features - state.centre[None, :] if self.by == "distance" else features
         spread = jnp.maximum(jnp.linalg.norm(centred, axis=1), 1e-12)
         return distances.sum(axis=1) / max(logits.shape[1] - 1, 1) / spread

@@ -52,6 +52,7 @@ class GMM(Detector):
     needs_train: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    numbers: ClassVar[tuple[str, ...]] = ("ridge",)
 
     covariance: Literal["tied", "full"] = "tied"
     ridge: float = 1e-6

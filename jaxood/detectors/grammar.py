@@ -10,7 +10,6 @@ import inspect
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from jaxood.context import View
 from jaxood.detectors.contract import Detector, Transform
@@ -21,6 +20,7 @@ from jaxood.spelling import build, imported, name_of, parameters_of, read, spell
 
 Settings = Mapping[str, Mapping[str, object]]  # part's name -> parameter -> value
 Sweeps = Mapping[str, Mapping[str, Sequence[object]]]
+Choices = Mapping[str, Sequence[Mapping[str, object]]]  # part's name -> values of its parameters
 Part = Detector | Transform | View
 KINDS = (Detector, Transform, View)
 TABLES: dict[str, type[Part]] = {**VIEWS, **TRANSFORMS, **DETECTORS}
@@ -118,24 +118,56 @@ def parse_methods(
     Raises:
       UsageError: as `parse_method`, and for a parameter of a part that no method has.
     """
+    return list(dict.fromkeys(method for method, _ in families_of(methods, settings, sweeps)))
+
+
+def families_of(
+    methods: Iterable[object],
+    settings: Settings = {},  # noqa: B006 (never changed)
+    sweeps: Sweeps = {},  # noqa: B006
+    tune: tuple[Choices, Sweeps] = ({}, {}),
+) -> list[tuple[Method, tuple[Method, ...]]]:
+    """What `parse_methods` gives, each with the methods among which its parameters are chosen.
+
+    For one that is text these are the combinations of values for what it and `settings` leave
+    open; else it stands alone.
+
+    Args:
+      tune: choices for parts, of which those are taken that methods have; and lists of values by
+        part's name and parameter, which take the place of such choices.
+
+    Raises:
+      UsageError: as `parse_methods`, and for a list of values that no method leaves open.
+    """
     methods = list(methods)
-    used = {
-        name for text in methods if isinstance(text, str) for name, _ in _with_score(_read(text))
-    }
+    ready, own = tune
+    texts = [text for one in methods if isinstance(one, str) for text in _swept(one, sweeps)]
+    parts = [part for text in texts for part in _with_score(_read(text))]
+    used = sorted({name for name, _ in parts})
     given: tuple[tuple[str, Mapping[str, Iterable[str]]], ...] = (
         ("set", settings),
         ("sweep", sweeps),
+        ("tune", own),
     )
     for argument, by_name in given:
         for name, values in by_name.items():
             class_of_part(name, argument)
             if name not in used:
-                wanted = f"a part of a method asked for: {', '.join(sorted(used))}"
+                wanted = f"a part of a method asked for: {', '.join(used)}"
                 raise UsageError(argument, f"{name}.{next(iter(values))}", wanted)
-    found: list[Method] = []
+    for name, values in own.items():
+        for parameter in values:
+            told = [known for part, known in parts if part == name]
+            left_open = any(parameter not in {**settings.get(name, {}), **known} for known in told)
+            wanted = "a parameter that a method leaves open"
+            require(left_open, "tune", f"{name}.{parameter}, which is given", wanted)
+    choices = {**ready, **{name: _combined(values) for name, values in own.items()}}
+    found: list[tuple[Method, tuple[Method, ...]]] = []
     for one in methods:
-        texts: Iterable[Any] = _swept(one, sweeps) if isinstance(one, str) else [one]
-        found.extend(parse_method(text, settings) for text in texts)
+        for text in _swept(one, sweeps) if isinstance(one, str) else [one]:
+            variants = _variants(text, choices, settings) if isinstance(text, str) else [text]
+            candidates = dict.fromkeys(parse_method(variant, settings) for variant in variants)
+            found.append((parse_method(text, settings), tuple(candidates)))
     return list(dict.fromkeys(found))
 
 
@@ -217,19 +249,35 @@ def _with_score(parts: list[tuple[str, dict[str, str]]]) -> list[tuple[str, dict
 
 
 def _swept(text: str, sweeps: Sweeps) -> Iterable[str]:
-    """The text once a combination of values for its parts."""
-    parts = _with_score(_read(text))
-    axes = [
-        [(index, parameter, value) for value in values]
-        for index, (name, given) in enumerate(parts)
-        for parameter, values in sweeps.get(name, {}).items()
-        if parameter not in given
+    """The text once a combination of swept values for its parts."""
+    return _variants(text, {name: _combined(values) for name, values in sweeps.items()})
+
+
+def _combined(values: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
+    """All combinations of values of a part's parameters."""
+    return [
+        dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
     ]
-    for choice in itertools.product(*axes):
-        chosen: list[tuple[str, dict[str, object]]] = [(name, {**given}) for name, given in parts]
-        for index, parameter, value in choice:
-            chosen[index][1][parameter] = value
-        yield "+".join(spelled(name, values) for name, values in chosen)
+
+
+def _variants(
+    text: str,
+    choices: Choices,
+    settings: Settings = {},  # noqa: B006 (never changed)
+) -> Iterable[str]:
+    """The text once a combination of choices for what its parts, and `settings`, leave open."""
+    parts = _with_score(_read(text))
+    axes = []
+    for name, given in parts:
+        taken = {**settings.get(name, {}), **given}
+        left_open = [
+            {key: value for key, value in one.items() if key not in taken}
+            for one in choices.get(name, ())
+        ]
+        axes.append([one for i, one in enumerate(left_open) if one not in left_open[:i]] or [{}])
+    for chosen in itertools.product(*axes):
+        pairs = zip(parts, chosen, strict=True)
+        yield "+".join(spelled(name, {**given, **values}) for (name, given), values in pairs)
 
 
 def _assignment(argument: str, text: str) -> tuple[str, str, str]:
@@ -250,13 +298,21 @@ def parse_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
     return settings
 
 
-def parse_sweeps(texts: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+def parse_sweeps(texts: Iterable[str], argument: str = "sweep") -> dict[str, dict[str, list[str]]]:
     """Reads `knn.k=5,10,50`: the values of a parameter are separated by commas."""
     sweeps: dict[str, dict[str, list[str]]] = {}
     for text in texts:
-        name, parameter, values = _assignment("sweep", text)
+        name, parameter, values = _assignment(argument, text)
         chosen = [value.strip() for value in values.split(",") if value.strip()]
         if len(set(chosen)) != len(chosen) or not chosen:
-            raise UsageError("sweep", repr(text), "values that differ, such as knn.k=5,10,50")
+            raise UsageError(argument, repr(text), "values that differ, such as knn.k=5,10,50")
         sweeps.setdefault(name, {})[parameter] = chosen
     return sweeps
+
+
+def parse_tune(texts: Iterable[str]) -> list[str | Sweeps] | None:
+    """Reads `openood` and `knn.k=5,10,50`, as `jaxood.evaluate` takes them."""
+    texts = list(texts)
+    ready = [text for text in texts if not set(text) & set(".=")]
+    own = parse_sweeps((text for text in texts if text not in ready), "tune")
+    return [*ready, *([own] if own else [])] or None

@@ -55,6 +55,7 @@ class Energy(Detector):
     name: ClassVar[str] = "energy"
     paper: ClassVar[str] = "Liu, Wang, Owens, Li, NeurIPS 2020"
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+    numbers: ClassVar[tuple[str, ...]] = ("temperature",)
 
     temperature: float = 1.0
 
@@ -101,12 +102,13 @@ class GEN(Detector):
     name: ClassVar[str] = "gen"
     paper: ClassVar[str] = "Liu, Lochman, Zach, CVPR 2023"
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+    numbers: ClassVar[tuple[str, ...]] = ("gamma",)
 
     gamma: float = 0.1
     top: int = 100
 
     def __post_init__(self):
-        require(0 < self.gamma < 1, "gen.gamma", self.gamma, "a number between 0 and 1")
+        require(self.gamma > 0, "gen.gamma", self.gamma, "a positive number")
         require(self.top > 0, "gen.top", self.top, "a positive number of classes")
 
     def score(self, state, outputs, head):

@@ -108,6 +108,7 @@ class _Gaussians(Detector):
 
     State: ClassVar[type] = MahalanobisState
     needs_train: ClassVar[bool] = True
+    numbers: ClassVar[tuple[str, ...]] = ("rcond",)
 
     rcond: float = 1e-6
 

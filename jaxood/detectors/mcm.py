@@ -38,6 +38,7 @@ class MCM(Detector):
     paper: ClassVar[str] = "Ming, Cai, Gu, Sun, Li, Li, NeurIPS 2022"
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+    numbers: ClassVar[tuple[str, ...]] = ("temperature",)
 
     temperature: float = 1.0
     negatives: int = 0

@@ -21,8 +21,10 @@ from jaxood.detectors.contract import (
     Step,
     Transform,
     check_labels,
+    numbers_apart,
     restricted,
     row_count,
+    with_numbers,
 )
 from jaxood.detectors.logit_scores import Energy
 from jaxood.detectors.statistics import differ
@@ -199,8 +201,10 @@ class Method:
                 keys |= {one.key for one in step.extractors}
                 keys |= {self.source.key} if self.source else set()
                 needed = restricted(seen, self._reads(index + 1), tuple(sorted(keys)))
+                plain, numbers = numbers_apart(self.transforms[:index])
+                kept = step.reads, tuple(one.key for one in step.extractors)
                 before = functools.partial(
-                    _outputs_before, self.source, self.transforms[:index], step, states, given
+                    _outputs_before, self.source, plain, kept, numbers, states, given
                 )
                 seen = map_blocks(before, needed)
             if step.needs_train:
@@ -233,7 +237,7 @@ class Method:
 
     def score(self, state: State, outputs: ModelOutputs, head: Head | None) -> AnyArray:
         """One score a row, [n]; higher is more in-distribution. Pure, jit-able, and per row."""
-        outputs = _prepared(self.source, self.transforms, state[:-1], head, outputs)
+        outputs = prepared(self.source, self.transforms, state[:-1], head, outputs)
         return self.detector.score(state[-1], outputs, cast(Head, head))
 
 
@@ -247,7 +251,7 @@ def _require_difference(name: str, step: Transform | Detector, train: ModelOutpu
     require(differs, f"method {name}", got, "ones that differ", remedy)
 
 
-def _prepared(
+def prepared(
     source: View | None,
     transforms: tuple[Transform, ...],
     states: State,
@@ -264,7 +268,7 @@ def _prepared(
 
 # Compiled once for all methods that begin alike.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _outputs_before(source, transforms, step, states, head, outputs) -> ModelOutputs:
-    """What `step` is fitted on: no more than it reads, as it goes back to the host."""
-    prepared = _prepared(source, transforms, states, head, outputs)
-    return restricted(prepared, step.reads, tuple(one.key for one in step.extractors))
+def _outputs_before(source, transforms, kept, numbers, states, head, outputs) -> ModelOutputs:
+    """What a step is fitted on: no more than it reads, as it goes back to the host."""
+    transforms = with_numbers(transforms, numbers)
+    return restricted(prepared(source, transforms, states, head, outputs), *kept)

@@ -53,6 +53,7 @@ class MultiMahalanobis(Detector):
     State: ClassVar[type] = MultiMahalanobisState
     needs_train: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
+    numbers: ClassVar[tuple[str, ...]] = ("rcond",)
 
     rcond: float = 1e-6
     layers: str = "ends"

@@ -8,7 +8,8 @@ count: of the training images whose state of that channel lies in the same of `b
 Liu, Tian, Li, Ma, Wang: "Neuron Activation Coverage: Rethinking Out-of-distribution Detection and
 Generalization", ICLR 2024: intervals of equal length ("equal"). pytorch-ood's are narrower towards
 0 and 1 ("geometric"), and its alpha, bins and filled are the defaults here; the paper tunes them
-for every layer. Channels that are 0 for every training image have no say. By default the last
+for every layer (its borders are rounded to float32, which may count a state within 3e-8 of 0 on
+the other side of it). Channels that are 0 for every training image have no say. By default the last
 layer of each block; `layers=all`, or names joined by "/"; a model without named layers has one,
 its feature map. Of tokens without the class token.
 
@@ -16,7 +17,7 @@ The gradient runs from the logits back to the first of the layers, and no furthe
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -27,6 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxood.attribution.rewrite import with_plain_kernels
+from jaxood.compiling import images_a_step, in_steps
 from jaxood.context import Context, Extractor, StagedModel, as_map, layers_of
 from jaxood.detectors.contract import Detector
 from jaxood.detectors.layers import side_by_side
@@ -56,7 +59,18 @@ class NeuronStates(Extractor):
             gradient = jax.grad(partial(_divergence, context.at().tail))(values)
             return side_by_side([(values * gradient).mean(axis=(1, 2))])
         names = layers_of(model, self.layers)
-        activations, backwards = [context.at(names[0]).activation], []
+        first = context.at(names[0]).activation
+        states = partial(_products, model, names)
+        return in_steps(states, (first,), images_a_step(*context.images.shape[1:3]))
+
+
+def _products(
+    model: StagedModel, names: Sequence[str], first: Float[Array, "n ..."]
+) -> Float[Array, "n l c"]:
+    """From what the first of the layers gave."""
+
+    def products(first):
+        activations, backwards = [first], []
         for before, name in pairwise(names):
             run = partial(model.run, start=before, stop=name)
             activation, backward = jax.vjp(run, activations[-1])
@@ -72,6 +86,8 @@ class NeuronStates(Extractor):
         pairs = zip(activations, reversed(gradients), strict=True)
         products = [as_map(model, values) * as_map(model, slope) for values, slope in pairs]
         return side_by_side([product.mean(axis=(1, 2)) for product in products])
+
+    return with_plain_kernels(products)(first)
 
 
 def _divergence(
@@ -95,6 +111,7 @@ class NAC(Detector):
     paper: ClassVar[str] = "Liu, Tian, Li, Ma, Wang, ICLR 2024"
     State: ClassVar[type] = NACState
     needs_train: ClassVar[bool] = True
+    numbers: ClassVar[tuple[str, ...]] = ("alpha", "filled")
 
     alpha: float = 100.0
     bins: int = 50

@@ -33,6 +33,7 @@ class NCI(Detector):
     needs_train: ClassVar[bool] = True
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate", "logits")
+    numbers: ClassVar[tuple[str, ...]] = ("alpha",)
 
     alpha: float = 1e-4
 

@@ -33,6 +33,7 @@ class NegLabel(Detector):
     paper: ClassVar[str] = "Jiang, Liu, Fang et al., ICLR 2024"
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("logits",)
+    numbers: ClassVar[tuple[str, ...]] = ("temperature",)
 
     negatives: int = 0
     groups: int = 100

@@ -51,6 +51,7 @@ class PNML(Detector):
     needs_train: ClassVar[bool] = True
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    numbers: ClassVar[tuple[str, ...]] = ("rcond",)
 
     rcond: float = 1e-12
 

@@ -35,6 +35,7 @@ class ReAct(Transform):
     needs_train: ClassVar[bool] = True
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    numbers: ClassVar[tuple[str, ...]] = ("percentile",)
 
     percentile: float = 90.0
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from jaxood.context import View
 from jaxood.detectors.adascale import AdaScaleA, AdaScaleL
+from jaxood.detectors.aggregate import Aggregate
 from jaxood.detectors.ash import ASHB, ASHP, ASHS, Scale
 from jaxood.detectors.caref import CADRef, CARef
 from jaxood.detectors.contract import Detector, Transform
@@ -74,6 +75,7 @@ DETECTORS: dict[str, type[Detector]] = _by_name(
         MahalanobisPlusPlus,
         MahalanobisNNGuide,
         MultiMahalanobis,
+        Aggregate,
         SSD,
         RMDS,
         RMDSPlusPlus,

@@ -39,6 +39,7 @@ class Relation(Detector):
     State: ClassVar[type] = RelationState
     needs_train: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate", "logits")
+    numbers: ClassVar[tuple[str, ...]] = ("pow", "cut")
 
     pow: float = 1.0
     cut: float = 0.03

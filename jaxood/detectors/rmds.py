@@ -50,6 +50,7 @@ class _Relative(Detector):
     needs_train: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    numbers: ClassVar[tuple[str, ...]] = ("rcond",)
 
     rcond: float = 1e-6
 

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
 from jaxood.detectors.blocks import map_blocks
-from jaxood.detectors.contract import State, restricted, row_count
-from jaxood.detectors.method import Method
+from jaxood.detectors.contract import State, numbers_apart, restricted, row_count, with_numbers
+from jaxood.detectors.method import Method, prepared
 from jaxood.errors import UsageError
 from jaxood.heads import Head, LinearHead
 from jaxood.outputs import AnyArray, ModelOutputs
@@ -23,18 +23,28 @@ NAMED = 3  # rows whose score is not finite
 SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled for each
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _score_block(
     method: Method, mesh: Mesh | None, state: State, outputs: ModelOutputs, head: Head | None
 ):
     """Each device of the mesh scores its rows. None: the state lies in parts on devices."""
+    steps, numbers = numbers_apart(method.steps)
+    return _compiled_score(method.source, steps, mesh, numbers, state, outputs, head)
+
+
+# Once for all methods that differ in their numbers only.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled_score(source, steps, mesh, numbers, state, outputs, head):
+    def score(numbers, state, head, outputs):
+        *transforms, detector = with_numbers(steps, numbers)
+        outputs = prepared(source, tuple(transforms), state[:-1], head, outputs)
+        return detector.score(state[-1], outputs, head)
+
     if mesh is None:
-        return method.score(state, outputs, head)
-    whole, structure = jax.tree.flatten((state, head))
+        return score(numbers, state, head, outputs)
+    whole, structure = jax.tree.flatten((numbers, state, head))
 
     def on_each_device(whole, outputs):
-        state, head = jax.tree.unflatten(structure, whole)
-        return method.score(state, outputs, head)
+        return score(*jax.tree.unflatten(structure, whole), outputs)
 
     return jax.shard_map(
         on_each_device,

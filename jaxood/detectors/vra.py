@@ -36,6 +36,7 @@ class VRA(Transform):
     needs_train: ClassVar[bool] = True
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    numbers: ClassVar[tuple[str, ...]] = ("low", "high")
 
     low: float = 10.0
     high: float = 90.0

@@ -89,6 +89,7 @@ class WeiPer(Detector):
     needs_train: ClassVar[bool] = True
     needs_head: ClassVar[bool] = True
     reads: ClassVar[tuple[Depth, ...]] = ("penultimate",)
+    numbers: ClassVar[tuple[str, ...]] = ("delta", "lambda1", "lambda2")
 
     repeats: int = 100
     delta: float = 2.4

@@ -21,9 +21,9 @@ from jaxood.data.decode import Whole
 from jaxood.data.images import ImageSet, squares, wholes
 from jaxood.data.shares import require_same_images
 from jaxood.data.sources import image_set
-from jaxood.errors import UsageError, choose, require
+from jaxood.errors import UsageError, choose, require, require_seed
 from jaxood.files import write_whole
-from jaxood.flows.evaluate import SetProgress, require_seed, skipped_lines
+from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.report.attribution_page import Explained, attribution_page
@@ -314,7 +314,7 @@ def attribute(
       UsageError: when a method and the model do not go together, before an image is read; when no
         image can be decoded.
     """
-    require_seed(seed)
+    require_seed("seed", seed)
     choose("scale", scale, SCALES)
     require(top >= 1, "top", top, "at least 1")
     chosen = attributions(

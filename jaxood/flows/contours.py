@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxood.demo.moons import POINTS, forward, train, two_moons
-from jaxood.errors import UsageError
-from jaxood.flows.evaluate import MethodSource, parsed, require_seed
+from jaxood.errors import UsageError, require_seed
+from jaxood.flows.request import MethodSource, parsed
 from jaxood.metrics.ood import threshold_at
 from jaxood.report.contours import Panel, draw_contours
 from jaxood.report.figures import check_format
@@ -82,7 +82,7 @@ def contours(
     Raises:
       UsageError: an unknown method, or one that needs an image.
     """
-    require_seed(seed)
+    require_seed("seed", seed)
     chosen = parsed(methods)
     for method in chosen:
         if method.extractors:

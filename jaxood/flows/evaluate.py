@@ -17,17 +17,17 @@ from jaxood.data.relabelled import numbered_by
 from jaxood.data.shares import own_share, require_same_images
 from jaxood.data.suite import Suite
 from jaxood.data.suites import suite as suite_of
-from jaxood.detectors.contract import Detector, check_labels
-from jaxood.detectors.grammar import parse_methods
+from jaxood.detectors.contract import SPLITS, check_labels
 from jaxood.detectors.method import Method
-from jaxood.errors import choose, require
+from jaxood.errors import require
 from jaxood.files import write_whole
 from jaxood.flows.examples import examples
 from jaxood.flows.fitting import fit_sets, require_sets, splits
 from jaxood.flows.overlap import shared
+from jaxood.flows.request import MethodSource, Tune, candidates_of, check_request, with_plain
 from jaxood.flows.scoring import SetFeatures, TestedSets, scored
 from jaxood.flows.sources import ModelSource, load_model, model_of_suite, names_of_folders
-from jaxood.metrics.ood import FPR_CONVENTIONS
+from jaxood.flows.tuning import Tuning, require_validation, tuned
 from jaxood.models.registry import LoadedModel
 from jaxood.report import plots, tables
 from jaxood.report.evaluation_page import evaluation_page
@@ -54,8 +54,8 @@ FILES = (
     "manifest.json",
 )
 PRECISION = "precision.csv"  # beside them, where arithmetics were compared
+TUNING = "tuning.csv"  # and where parameters were tuned
 
-MethodSource = str | Method | Detector
 SetProgress = Callable[[str], Progress]  # given what is worked on, what is told of each batch
 
 
@@ -69,12 +69,14 @@ class EvaluationResult:
       methods: all of them, by name.
       train: the training images that methods were fitted on; None where none is.
       bank: indices in the suite's training set of the images of `train`.
-      validation: the validation images that methods were fitted on; None where none is.
+      validation: the validation images that methods were fitted or tuned on; None where none is.
+      ood_validation: on which, beside `validation`, parameters were tuned; None where none were.
       shifted: covariate-shifted ID sets, by name; empty where they were not asked for.
       shared: by a set, a line about images that an earlier set has too.
       accuracies: top-1, of the ID test set and shifted ones whose labels are the model's classes.
       maps: the extras that are maps of where a score rests.
       settings: what else decided the result.
+      tuning: what was tried of methods whose parameters were tuned.
       label: what the model is called in tables.
     """
 
@@ -96,6 +98,8 @@ class EvaluationResult:
     settings: Mapping[str, object] = field(default_factory=dict)
     validation: SetFeatures | None = None
     shifted: Mapping[str, SetFeatures] = field(default_factory=dict)
+    ood_validation: SetFeatures | None = None
+    tuning: Tuning | None = None
 
     @property
     def report(self) -> Report:
@@ -137,9 +141,11 @@ class EvaluationResult:
     @property
     def _members(self) -> dict[str, Mapping[str, SetFeatures]]:
         """By role and name."""
+        tuned_on = self.ood_validation
         return {
             "train": {} if self.train is None else {"train": self.train},
             "validation": {} if self.validation is None else {"validation": self.validation},
+            "OOD validation": {} if tuned_on is None else {"OOD validation": tuned_on},
             "id": {self.id_test.images.name: self.id_test},
             "shifted": self.shifted,
             "ood": self.ood,
@@ -161,6 +167,7 @@ class EvaluationResult:
             metrics = [m for m in self.report.metrics if m.startswith(FULL_SPECTRUM)]
             lines += ["", *map(str, self.report.tables(metrics[:2]))]
         lines += [f"{name}: no result: {reason}" for name, reason in self.failures.items()]
+        lines += self.tuning.lines if self.tuning else []
         lines += self._accuracy_lines
         lines += [f"warning: {line}" for line in self.shared.values()]
         for name, found in self.sets.items():
@@ -192,8 +199,11 @@ class EvaluationResult:
             accuracy=self.accuracy,
             accuracies=self.accuracies,
             bank=self.bank,
+            **({"tuned": self.tuning.chosen} if self.tuning else {}),
         )
-        put_aside(folder, (*FILES, PRECISION), about)
+        put_aside(folder, (*FILES, PRECISION, TUNING), about)
+        if self.tuning:
+            self.tuning.save(folder / TUNING)
         path = folder / "scores.npz"
         tables.write_arrays(path, tables.score_arrays(self.results, name, keys, arrays))
         if self.results:
@@ -208,7 +218,7 @@ class EvaluationResult:
     def _page(self, about: Mapping[str, object]) -> str:
         """report.html; its images are those of the method with the best mean AUROC."""
         name = self.id_test.images.name
-        notes = self._accuracy_lines
+        notes = [*(self.tuning.lines if self.tuning else []), *self._accuracy_lines]
         warnings = [f"{name}: no result: {why}" for name, why in self.failures.items()]
         warnings += self.shared.values()
         for key, found in self.sets.items():
@@ -247,6 +257,7 @@ def evaluate(
     *,
     settings: Mapping[str, Mapping[str, object]] | None = None,
     sweeps: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
+    tune: Tune = None,
     batch_size: BatchSize = DEFAULT,
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
@@ -267,6 +278,12 @@ def evaluate(
         counterpart, the same score without view and transforms.
       settings: parameters by part and name: `{"knn": {"k": 50}}`.
       sweeps: several values by part and name, each a method of its own.
+      tune: several values by part and name, `{"knn": {"k": [10, 50]}}`, for methods given as text;
+        or "openood", for those that OpenOOD tries of each part; or a list of both. Of all
+        combinations of what a method leaves open the one with the highest AUROC of the suite's ID
+        against its OOD validation images is evaluated. Where a parameter changes what is computed
+        of an image (ODIN's), that is computed for each value, of validation images and those that
+        the method is fitted on.
       batch_size: images a step over all devices; "auto": as many as they hold.
       bank_fraction: of the training images, drawn with `seed`, that methods are fitted on.
       balanced_bank: draws as many of each class.
@@ -287,35 +304,40 @@ def evaluate(
     Raises:
       UsageError: what can be known before the pass is said before it; and when no method is left.
     """
-    chosen = check_request(methods, settings, sweeps, fpr_convention, seed)
+    families = check_request(methods, settings, sweeps, fpr_convention, seed, tune)
+    candidates = candidates_of(families)
     suite = suite_of(suite)
-    require_sets(suite, chosen, full_spectrum)
+    require_sets(suite, candidates, full_spectrum)
+    if tune is not None:
+        require_validation(suite)
     model = load_model(model_of_suite(suite.name) if model is None else model)
-    for method in chosen:
+    for method in candidates:
         method.check_head(model.head)
     suite = _numbered(suite, model)
     model = names_of_folders(model, suite.train, suite.id_test)
     known = suite.id_test
     if known.labels is not None and known.labels_are_classes:
         check_labels(known.labels, model.classes, "id_test")
-    fit_images = fit_sets(suite, chosen, model, bank_fraction, seed, balanced_bank)
-    views = [method.source for method in chosen if method.source]
-    maps = {found.key: found for view in views if (found := view.map)}
-    extractors: dict[str, Extractor] = {**maps}
-    extractors |= {key: one for method in chosen for key, one in method.extractors.items()}
+    train, bank, validation = fit_sets(suite, candidates, model, bank_fraction, seed, balanced_bank)
+    foreign = None
+    if tune is not None:
+        validation, foreign = suite.id_validation, suite.ood_validation
     runner = Runner(model, cache_images=cache_images)
-    batch_size = runner.check(tuple(extractors.values()), batch_size)
+    every_part = (*_maps_of(candidates), *_extractors_of(candidates))
+    batch_size = runner.check(every_part, batch_size)
     chosen_shifted = suite.shifted if full_spectrum else {}
     tested = [suite.id_test, *chosen_shifted.values(), *suite.ood.values()]
-    train, bank, validation = fit_images
-    require_same_images([train, validation, *tested])
-    shares = [own_share(images) for images in (train, validation, *tested) if images is not None]
+    every = [train, validation, foreign, *tested]
+    require_same_images(every)
+    shares = [own_share(images) for images in every if images is not None]
     require_space(shares, cache_images, model.preprocessing)
 
-    def extracted(images: ImageSet, name: str) -> SetFeatures:
+    def extracted(
+        images: ImageSet, name: str, methods: Sequence[Method], maps: Sequence[Extractor] = ()
+    ) -> SetFeatures:
         features = runner.extract(
             images,
-            tuple(extractors.values()),
+            (*maps, *_extractors_of(methods)),
             batch_size=batch_size,
             seed=seed,
             store=Path(store) if store else None,
@@ -323,11 +345,27 @@ def evaluate(
         )
         return SetFeatures(images, features)
 
-    fitted_on = None if train is None else extracted(train, "train")
-    held_out = None if validation is None else extracted(validation, "validation")
-    id_test = extracted(suite.id_test, suite.id_test.name)
-    shifted = {name: extracted(images, name) for name, images in chosen_shifted.items()}
-    ood = {name: extracted(images, name) for name, images in suite.ood.items()}
+    has_validation = suite.id_validation is not None
+    learning = {
+        split: [method for method in candidates if method.fitted_on(split, has_validation)]
+        for split in SPLITS
+    }
+    trying = [one for family in families if len(family.candidates) > 1 for one in family.candidates]
+    fitted_on = held_out = tuned_on = tuning = None
+    if train is not None:
+        fitted_on = extracted(train, "train", learning["train"])
+    if validation is not None:
+        held_out = extracted(validation, "validation", [*learning["validation"], *trying])
+    if foreign is not None and held_out is not None:
+        tuned_on = extracted(foreign, "OOD validation", trying)
+        tuning = tuned(runner, families, (fitted_on, held_out), held_out, tuned_on)
+    chosen = with_plain(tuning.methods) if tuning else candidates
+    maps = _maps_of(chosen)
+    id_test = extracted(suite.id_test, suite.id_test.name, chosen, maps)
+    shifted = {
+        name: extracted(images, name, chosen, maps) for name, images in chosen_shifted.items()
+    }
+    ood = {name: extracted(images, name, chosen, maps) for name, images in suite.ood.items()}
     results, failures = scored(
         runner,
         chosen,
@@ -354,6 +392,7 @@ def evaluate(
         shared=shared(
             ({"train": fitted_on.features} if fitted_on else {})
             | ({"validation": held_out.features} if held_out else {})
+            | ({"OOD validation": tuned_on.features} if tuned_on else {})
             | {"in distribution": id_test.features}
             | {f"shifted set {name}": found.features for name, found in shifted.items()}
             | {f"OOD set {name}": found.features for name, found in ood.items()}
@@ -362,10 +401,11 @@ def evaluate(
         fpr_convention=fpr_convention,
         seed=seed,
         label=model.label,
-        maps=tuple(maps),
+        maps=tuple(one.key for one in maps),
         settings={
             "suite": suite.name,
             "methods": [method.name for method in chosen],
+            "tune": tune,
             "batch_size": batch_size,
             "bank_fraction": bank_fraction,
             "balanced_bank": balanced_bank,
@@ -376,12 +416,25 @@ def evaluate(
         },
         validation=held_out,
         shifted=shifted,
+        ood_validation=tuned_on,
+        tuning=tuning,
     )
 
 
 def _counted(methods: Sequence[Method]) -> str:
     """One by its name, several by their number."""
     return methods[0].name if len(methods) == 1 else f"{len(methods)} methods"
+
+
+def _maps_of(methods: Sequence[Method]) -> tuple[Extractor, ...]:
+    """What tells where the features that views give come from."""
+    found = (method.source.map for method in methods if method.source)
+    return tuple({one.key: one for one in found if one}.values())
+
+
+def _extractors_of(methods: Sequence[Method]) -> tuple[Extractor, ...]:
+    found = {key: one for method in methods for key, one in method.extractors.items()}
+    return tuple(found.values())
 
 
 def _numbered(suite: Suite, model: LoadedModel) -> Suite:
@@ -402,49 +455,4 @@ def _numbered(suite: Suite, model: LoadedModel) -> Suite:
         id_validation=None if validation is None else numbered_by(validation, names),
         id_test=numbered_by(suite.id_test, names),
         shifted={name: numbered_by(images, names) for name, images in suite.shifted.items()},
-    )
-
-
-def parsed(
-    methods: MethodSource | Sequence[MethodSource],
-    settings: Mapping[str, Mapping[str, object]] | None = None,
-    sweeps: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
-) -> list[Method]:
-    """One or several methods as objects.
-
-    Raises:
-      UsageError: for an empty list, and as `parse_methods`.
-    """
-    several = [methods] if isinstance(methods, str | Method | Detector) else list(methods)
-    require(bool(several), "methods", "none", "one or more")
-    return parse_methods(several, settings or {}, sweeps or {})
-
-
-def check_request(
-    methods: MethodSource | Sequence[MethodSource],
-    settings: Mapping[str, Mapping[str, object]] | None,
-    sweeps: Mapping[str, Mapping[str, Sequence[object]]] | None,
-    fpr_convention: str,
-    seed: int,
-) -> list[Method]:
-    """The methods and their plain counterparts, when all that was asked for makes sense.
-
-    Raises:
-      UsageError: otherwise, before a model is loaded.
-    """
-    choose("fpr_convention", fpr_convention, FPR_CONVENTIONS)
-    require_seed(seed)
-    return with_plain(parsed(methods, settings, sweeps))
-
-
-def with_plain(methods: Sequence[Method]) -> list[Method]:
-    """The methods, and before them the plain counterparts that are not among them."""
-    plain = [counterpart for method in methods if (counterpart := method.plain)]
-    missing = [method for method in dict.fromkeys(plain) if method not in methods]
-    return [*missing, *methods]
-
-
-def require_seed(seed: int) -> None:
-    require(
-        isinstance(seed, int) and 0 <= seed < 2**32, "seed", seed, "a whole number, 0 to 2**32 - 1"
     )

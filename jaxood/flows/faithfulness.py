@@ -13,9 +13,9 @@ from jaxood.data.images import ImageSet
 from jaxood.data.objects import regions, regions_fingerprint
 from jaxood.data.suites import Suite
 from jaxood.data.suites import suite as suite_of
-from jaxood.errors import UsageError, require
+from jaxood.errors import UsageError, require, require_seed
 from jaxood.flows.attribute import AttributionSource
-from jaxood.flows.evaluate import require_seed, skipped_lines
+from jaxood.flows.evaluate import skipped_lines
 from jaxood.flows.maps import maps_of_images
 from jaxood.flows.measuring import measured
 from jaxood.flows.purification import Purification, purification
@@ -226,7 +226,7 @@ def faithfulness(
     Raises:
       UsageError: for a wrong argument or map, before an image is read where that is possible.
     """
-    require_seed(seed)
+    require_seed("seed", seed)
     chosen = chosen_measures(measures, objects is not None)
     if objects is None and (placed := [one for one in chosen.values() if one.places]):
         raise UsageError("objects", "none", f"boxes or masks for measure {placed[0].key}")

@@ -13,17 +13,12 @@ from jaxood.data.sources import image_set
 from jaxood.data.suite import require_root
 from jaxood.detectors.saved import SavedDetector
 from jaxood.detectors.scoring import score_rows
-from jaxood.errors import require
+from jaxood.errors import require, require_seed
 from jaxood.flows.detector import ImageDetector
-from jaxood.flows.evaluate import (
-    MethodSource,
-    SetProgress,
-    parsed,
-    require_seed,
-    skipped_lines,
-)
+from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.fitting import bank_indices, check_fit_labels
 from jaxood.flows.overlap import shared
+from jaxood.flows.request import MethodSource, parsed
 from jaxood.flows.scoring import outputs_of
 from jaxood.flows.sources import ModelSource, load_model, names_of_folders
 from jaxood.metrics.ood import threshold_at
@@ -69,7 +64,7 @@ def fit(
     Raises:
       UsageError: when images, labels or values are missing or wrong.
     """
-    require_seed(seed)
+    require_seed("seed", seed)
     require(0 < tpr <= 1, "tpr", tpr, "above 0 and at most 1")
     (chosen,) = parsed(method, settings)
     loaded = load_model(model)

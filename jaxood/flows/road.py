@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxood.data.images import ImageSet
-from jaxood.errors import UsageError, choose
+from jaxood.errors import UsageError, choose, require_seed
 from jaxood.flows.attribute import SCALES, AttributionSource, Scale
-from jaxood.flows.evaluate import require_seed, skipped_lines
+from jaxood.flows.evaluate import skipped_lines
 from jaxood.flows.maps import maps_of_images
 from jaxood.flows.measuring import measured
 from jaxood.flows.sources import ModelSource
@@ -183,7 +183,7 @@ def road(
     Raises:
       UsageError: for a wrong argument or map, before an image is read where that is possible.
     """
-    require_seed(seed)
+    require_seed("seed", seed)
     choose("scale", scale, SCALES)
     chosen = None if fractions is None else tuple(sorted(set(fractions)))
     measure = Road(steps, convention, imputation, noise, before_normalisation, chosen)

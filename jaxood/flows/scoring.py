@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxood.data.images import ImageSet
 from jaxood.detectors.contract import State
@@ -69,39 +69,33 @@ class _Work:
 
 
 Fitted = tuple[ModelOutputs, Int[np.ndarray, " _"] | None]  # what methods are fitted on: labels too
+FittedOn = tuple[SetFeatures | None, SetFeatures | None]  # training and validation images
+Key = tuple[str, str]  # role and name of a set
 Failures = dict[Method, UsageError]
 
 
-def scored(
+def scores_by_set(
     runner: Runner,
     methods: Sequence[Method],
-    fitted_on: tuple[SetFeatures | None, SetFeatures | None],
-    sets: TestedSets,
-    fpr_convention: str,
-    seed: int,
+    fitted_on: FittedOn,
+    named: Mapping[Key, SetFeatures],
     progress: Progress | None = None,
-) -> tuple[tuple[MethodResult, ...], dict[str, str]]:
-    """Results, and why other methods have none: one that fails does not take others with it.
+) -> tuple[dict[Method, dict[Key, Float[np.ndarray, " _"]]], Failures]:
+    """Of each method the scores of every set; and why other methods have none.
 
     Args:
       fitted_on: training and validation images.
       progress: told how many images methods were fitted on or have scored, and how many that is
         of all: each counts once a method.
-
-    Raises:
-      UsageError: when no method is left.
     """
     model = runner.model
 
     def given(found: SetFeatures | None) -> Fitted | None:
         return None if found is None else (outputs_of(model, found.features), found.labels)
 
-    named = {("id", ""): sets.id_test}
-    named |= {("ood", name): found for name, found in sets.ood.items()}
-    named |= {("shifted", name): found for name, found in sets.shifted.items()}
     tested = {key: (outputs_of(model, found.features), found.ids) for key, found in named.items()}
     failures: Failures = {}
-    scores: dict[Method, dict[tuple[str, str], np.ndarray]] = {method: {} for method in methods}
+    scores: dict[Method, dict[Key, np.ndarray]] = {method: {} for method in methods}
     train, validation = map(given, fitted_on)
     fits = 0 if train is None else len(train[0].logits)
     rows = sum(len(ids) for _, ids in tested.values())
@@ -119,6 +113,29 @@ def scored(
                     del states[method]
                 else:
                     scores[method][key] = values
+    work.end()
+    whole = {method: found for method, found in scores.items() if method not in failures}
+    return whole, {method: failures[method] for method in methods if method in failures}
+
+
+def scored(
+    runner: Runner,
+    methods: Sequence[Method],
+    fitted_on: FittedOn,
+    sets: TestedSets,
+    fpr_convention: str,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[tuple[MethodResult, ...], dict[str, str]]:
+    """Results, and why other methods have none: one that fails does not take others with it.
+
+    Raises:
+      UsageError: when no method is left.
+    """
+    named: dict[Key, SetFeatures] = {("id", ""): sets.id_test}
+    named |= {("ood", name): found for name, found in sets.ood.items()}
+    named |= {("shifted", name): found for name, found in sets.shifted.items()}
+    scores, failures = scores_by_set(runner, methods, fitted_on, named, progress)
     by_method = {
         method: Scores(
             found["id", ""],
@@ -126,11 +143,8 @@ def scored(
             {name: found["shifted", name] for name in sets.shifted},
         )
         for method, found in scores.items()
-        if method not in failures
     }
-    work.end()
     metrics, full_spectrum = _measured(by_method, sets, fpr_convention, seed)
-    failures = {method: failures[method] for method in methods if method in failures}
     for method, error in failures.items():
         if len(methods) == 1:
             raise error

@@ -11,7 +11,8 @@ from jaxood.data.suites import source_of
 from jaxood.data.suites import suite as suite_of
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name
-from jaxood.flows.evaluate import MethodSource, SetProgress, check_request, evaluate
+from jaxood.flows.evaluate import SetProgress, evaluate
+from jaxood.flows.request import MethodSource, Tune, check_request
 from jaxood.flows.sources import ModelSource, load_model, model_of_suite
 from jaxood.models.registry import LoadedModel
 from jaxood.report.joined import Report, joined
@@ -29,6 +30,7 @@ def study(
     seeds: Sequence[int] = (0,),
     settings: Mapping[str, Mapping[str, object]] | None = None,
     sweeps: Mapping[str, Mapping[str, Sequence[object]]] | None = None,
+    tune: Tune = None,
     batch_size: BatchSize = DEFAULT,
     bank_fraction: float | None = None,
     balanced_bank: bool = False,
@@ -50,8 +52,8 @@ def study(
         sequence, whose results are averaged. Without names: what the weights say they are of.
         None: of each suite the model that belongs to it.
       suites: names, or suites.
-      methods, settings, sweeps, batch_size, bank_fraction, balanced_bank, fpr_convention,
-        full_spectrum, cache_images: see `jaxood.evaluate`.
+      methods, settings, sweeps, tune, batch_size, bank_fraction, balanced_bank,
+        fpr_convention, full_spectrum, cache_images: see `jaxood.evaluate`.
       seeds: of the random draws: bank, coalitions, intervals.
       root: the folder in which the images of the suites lie, of those that need one.
       output: folder where the result of each run is written as it comes, and the features, from
@@ -65,7 +67,7 @@ def study(
     """
     require(bool(seeds), "seeds", "none", "one or more")
     for seed in seeds:
-        check_request(methods, settings, sweeps, fpr_convention, seed)
+        check_request(methods, settings, sweeps, fpr_convention, seed, tune)
     several = [suites] if isinstance(suites, str | Suite) else suites
     built = [_suite(source, root) for source in several]
     names = [suite.name for suite in built]
@@ -85,6 +87,7 @@ def study(
                         methods,
                         settings=settings,
                         sweeps=sweeps,
+                        tune=tune,
                         batch_size=batch_size,
                         bank_fraction=bank_fraction,
                         balanced_bank=balanced_bank,

@@ -393,8 +393,8 @@ def she(case):
     return np.array(scores)
 
 
-def fdbd(case):
-    centre, scores = case.train_h.mean(axis=0), []
+def fdbd(case, around_mean=True):
+    centre, scores = case.train_h.mean(axis=0) * around_mean, []
     for row, v in zip(case.h, case.logits, strict=True):
         t = v.argmax()
         gaps = [
@@ -502,6 +502,24 @@ def gram_deviations(train, predicted, test, tops):
 
 def multi_mahalanobis(case):
     return mahalanobis(Case(train_h=case.train, h=case.test, labels=case.labels))
+
+
+def aggregate(case, score=mahalanobis, by="mean", layers=None):
+    """By loops; every tenth training row is known, the others are what is fitted on."""
+    known = np.arange(len(case.train)) % 10 == 9
+    combined = []
+    for train, test in layers or [(case.train, case.test)]:
+        scores = [
+            score(Case(train_h=train[~known], h=rows, labels=case.labels[~known]))
+            for rows in (train[known], test)
+        ]
+        if by == "fisher":
+            shares = [(1 + np.sum(scores[0] <= s)) / (1 + known.sum()) for s in scores[1]]
+            combined.append(np.log(shares))
+        else:
+            combined.append((scores[1] - scores[0].mean()) / scores[0].std())
+    how = {"mean": np.mean, "std": lambda z, axis: -np.std(z, axis), "fisher": np.sum}
+    return how[by](combined, axis=0)
 
 
 def nac(case, alpha=100.0, bins=50, filled=50):
@@ -676,6 +694,7 @@ REFERENCES = {
     "entropy": entropy,
     "gen": gen,
     "gen[gamma=0.3,top=2]": lambda case: gen(case, 0.3, 2),
+    "gen[gamma=2]": lambda case: gen(case, 2),
     "kl_matching": kl_matching,
     "temp_scaling": temp_scaling,
     "openmax": openmax,
@@ -712,12 +731,15 @@ REFERENCES = {
     "gmm[covariance=full]": lambda case: gmm(case, full=True),
     "she": she,
     "fdbd": fdbd,
+    "fdbd[by=norm]": lambda case: fdbd(case, False),
     "nci": nci,
     "nci[alpha=0.1]": lambda case: nci(case, 0.1),
     "gradnorm": gradnorm,
     "relation": relation,
     "gram": gram,
     "multi-mahalanobis": multi_mahalanobis,
+    "aggregate": aggregate,
+    "aggregate[of=knn,by=fisher]": lambda case: aggregate(case, knn, "fisher"),
     "nac": nac,
     "nac[alpha=30,bins=20,filled=5]": lambda case: nac(case, 30, 20, 5),
     "odin": odin,

@@ -66,7 +66,8 @@ def outcome(name, case, records):
     if records:
         (record,) = records
         assert record.levelname == "WARNING"
-        assert record.getMessage().startswith(f"method {method.detector.name}: ")
+        named = getattr(method.detector, "detector", method.detector)  # of one layer, or of all
+        assert record.getMessage().startswith(f"method {named.name}: ")
         return "warned"
     assert np.abs(scores).max() < 1e6, (name, case)
     assert len(np.unique(scores)) > toy.BATCH // 2, (name, case)

@@ -45,8 +45,8 @@ def test_reference(name):
 
 def assert_same(name, actual, expected):
     largest = np.abs(expected).max()
-    if name.startswith(("weiper", "nac")):  # a value at the end of an interval may be in either
-        np.testing.assert_allclose(actual, expected, atol=2e-3 * largest)
+    if name.startswith(("weiper", "nac", "aggregate[of=knn")):  # steps, and so ties
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * largest)
         return
     # A difference of distances, such as rmds, may be near 0.
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5 * largest)
@@ -214,7 +214,7 @@ def test_ash_keeps_exactly_k_of_equal_values():
     ("name", "fields", "line"),
     [
         ("energy", {"temperature": 0.0}, "energy.temperature: got 0.0, wanted a positive number"),
-        ("gen", {"gamma": 1.0}, "gen.gamma: got 1.0, wanted a number between 0 and 1"),
+        ("gen", {"gamma": 0.0}, "gen.gamma: got 0.0, wanted a positive number"),
         ("gen", {"top": 0}, "gen.top: got 0, wanted a positive number of classes"),
         ("gmm", {"ridge": 0.0}, "gmm.ridge: got 0.0, wanted a positive number"),
         ("gram", {"orders": 0}, "gram.orders: got 0, wanted a positive number"),
