@@ -175,6 +175,64 @@ DINOV2 = (
     linear("linear_head", "classifier"),
 )
 
+CLIP_BLOCK = "visual.transformer.resblocks.{b}."
+CLIP_SCALE = Rule("", "classifier", {"logit_scale": ("scale", np.exp)})
+CLIP = (
+    Rule("visual.conv1", "stages/conv1/tokens/projection", PATCHES),
+    Rule(
+        "visual",
+        "stages",
+        {
+            "class_embedding": ("conv1/tokens/class_token", keep),
+            "positional_embedding": ("conv1/tokens/positions", keep),
+            "proj": ("proj/kernel", keep),
+        },
+    ),
+    layer_norm("visual.ln_pre", "stages/conv1/norm"),
+    layer_norm(CLIP_BLOCK + "ln_{i}", "stages/resblocks.{b}/ln_{i}"),
+    Rule(CLIP_BLOCK + "attn", "stages/resblocks.{b}/qkv", ATTENTION_INPUT),
+    linear(CLIP_BLOCK + "attn.out_proj", "stages/resblocks.{b}/projection"),
+    linear(CLIP_BLOCK + "mlp.c_fc", "stages/resblocks.{b}/fc1"),
+    linear(CLIP_BLOCK + "mlp.c_proj", "stages/resblocks.{b}/fc2"),
+    layer_norm("visual.ln_post", "stages/ln_post"),
+    CLIP_SCALE,
+)
+
+EMBEDDINGS, HF_BLOCK = "vision_model.embeddings", "vision_model.encoder.layers.{b}."
+HF_CLIP = (
+    Rule(EMBEDDINGS + ".patch_embedding", "stages/conv1/tokens/projection", PATCHES),
+    Rule(EMBEDDINGS, "stages/conv1/tokens", {"class_embedding": ("class_token", keep)}),
+    Rule(
+        EMBEDDINGS + ".position_embedding", "stages/conv1/tokens", {"weight": ("positions", keep)}
+    ),
+    layer_norm("vision_model.pre_layrnorm", "stages/conv1/norm"),
+    layer_norm(HF_BLOCK + "layer_norm{i}", "stages/resblocks.{b}/ln_{i}"),
+    linear(HF_BLOCK + "self_attn.qkv_proj", "stages/resblocks.{b}/qkv"),
+    linear(HF_BLOCK + "self_attn.out_proj", "stages/resblocks.{b}/projection"),
+    linear(HF_BLOCK + "mlp.fc{i}", "stages/resblocks.{b}/fc{i}"),
+    layer_norm("vision_model.post_layernorm", "stages/ln_post"),
+    linear("visual_projection", "stages/proj"),
+    CLIP_SCALE,
+)
+
+TIMM_CLIP = (
+    Rule("patch_embed.proj", "stages/conv1/tokens/projection", PATCHES),
+    Rule(
+        "",
+        "stages/conv1/tokens",
+        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", squeeze)},
+    ),
+    layer_norm("norm_pre", "stages/conv1/norm"),
+    layer_norm("blocks.{b}.norm{i}", "stages/resblocks.{b}/ln_{i}"),
+    linear("blocks.{b}.attn.qkv", "stages/resblocks.{b}/qkv"),
+    linear("blocks.{b}.attn.proj", "stages/resblocks.{b}/projection"),
+    linear("blocks.{b}.mlp.fc{i}", "stages/resblocks.{b}/fc{i}"),
+    layer_norm("norm", "stages/ln_post"),
+    linear("head", "stages/proj"),
+)
+TEXT_TOWER = "of the text tower"
+NOT_TOLD = {"classifier/scale": 100.0, "stages/proj/bias": 0.0}  # what CLIP's training ends with
+
 GROUP_BLOCK = "features.{g}.{b}"
 SWIN = (
     Rule("features.0.0", "stages/features.0/projection", PATCHES),
@@ -298,6 +356,26 @@ LAYOUTS = (
         DINOV2,
         dropped={"backbone.mask_token": "what stood for hidden patches in training"},
     ),
+    Layout(
+        "openai",  # and OpenCLIP's
+        r"clip_\w+",
+        CLIP,
+        dropped=dict.fromkeys(
+            ("transformer.", "token_embedding.", "positional_embedding", "ln_final.")
+            + ("text_projection", "text.", "input_resolution", "context_length", "vocab_size"),
+            TEXT_TOWER,
+        ),
+        defaults=NOT_TOLD,
+    ),
+    Layout(
+        "transformers",
+        r"clip_\w+",
+        HF_CLIP,
+        dropped=dict.fromkeys(("text_model.", "text_projection."), TEXT_TOWER)
+        | {EMBEDDINGS + ".position_ids": "0 to 196"},
+        defaults=NOT_TOLD,
+    ),
+    Layout("timm", r"clip_\w+", TIMM_CLIP, defaults=NOT_TOLD),
     Layout("torchvision", r"swin_\w+", SWIN),
     Layout("torchvision", r"convnext_\w+", CONVNEXT),
     Layout("timm", r"convnext_\w+", TIMM_CONVNEXT),

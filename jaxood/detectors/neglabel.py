@@ -4,8 +4,8 @@
   e_i = exp(cos(z, t_i) / temperature)
   score = log(P / (1 - P)),   P = mean over groups of P_g
 
-z the image's embedding, t_i that of a text: the columns of a cosine head, and its `negatives`, which
-are labels of what the classes are not, mined from a corpus and put there by who makes the head.
+z the image's embedding, t_i that of a text: the columns of a cosine head, and its `negatives`,
+labels of what the classes are not, mined from a corpus and put there by who makes the head.
 
 Jiang, Liu, Fang, Chen, Liu, Zheng, Han: "Negative Label Guided OOD Detection with Pretrained
 Vision-Language Models", ICLR 2024: temperature 0.01, 10,000 labels in 100 groups. The paper scores

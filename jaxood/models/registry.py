@@ -13,6 +13,7 @@ from jaxood.errors import choose
 from jaxood.heads import Head
 from jaxood.models import convnext, swin, tiny_vit
 from jaxood.models.backbone import Backbone
+from jaxood.models.clip import clip
 from jaxood.models.digits_cnn import digits_cnn
 from jaxood.models.dinov2 import dinov2
 from jaxood.models.efficientnet_lite import efficientnet_lite0
@@ -220,6 +221,13 @@ def _dinov2(name, top1, **sizes) -> Architecture:
     return Architecture(partial(dinov2, **sizes), {"lc_in1k": tag})
 
 
+def _clip(layout, source, *checkpoints) -> WeightTag:
+    """A checkpoint has no classes: those are texts, see `jaxood.head`."""
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    prepared = Preprocessing(224, 224, "bicubic", mean, std)
+    return WeightTag(prepared, layout, source, checkpoints, num_classes=0)
+
+
 def _tiny_vit(name, in1k=None, distilled=None) -> Architecture:
     """Trained on ImageNet-1k, or distilled on ImageNet-22k and fine-tuned (paper, table 2)."""
     crop = int(name.rpartition("_")[2])
@@ -343,6 +351,28 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext_base": _convnext("convnext_base", "6075fbad", 232, 84.062, 83.8, 85.8),
     "dinov2_vits14": _dinov2("dinov2_vits14", 81.1),
     "dinov2_vitb14": _dinov2("dinov2_vitb14", 84.5, width=768, heads=12),
+    "clip_vit_b_16": Architecture(
+        clip,
+        {
+            tag: _clip("timm", "OpenCLIP", f"vit_base_patch16_clip_224.{tag}/model.safetensors")
+            for tag in ("laion2b", "datacompxl")
+        },
+    ),
+    "clip_vit_b_16_quickgelu": Architecture(
+        partial(clip, quick=True),
+        {
+            "openai": _clip(
+                "openai",
+                "OpenAI",
+                "ViT-B-16.pt",
+                "vit_base_patch16_clip_224.openai/open_clip_model.safetensors",
+                "vit_base_patch16_clip_224.openai/model.safetensors",
+            ),
+            "metaclip_400m": _clip(
+                "timm", "MetaCLIP", "vit_base_patch16_clip_224.metaclip_400m/model.safetensors"
+            ),
+        },
+    ),
     "tiny_vit_5m_224": _tiny_vit("tiny_vit_5m_224", in1k=79.1, distilled=80.7),
     "tiny_vit_11m_224": _tiny_vit("tiny_vit_11m_224", in1k=81.5, distilled=83.2),
     "tiny_vit_21m_224": _tiny_vit("tiny_vit_21m_224", in1k=83.1, distilled=84.8),

@@ -5,6 +5,8 @@ The patch tokens of the last block reach neither, so that the gradient of a logi
 them is zero: class activation maps take the block before it (`cam_layer`).
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -20,8 +22,8 @@ EPSILON = 1e-6  # of every LayerNorm
 class Tokens(nnx.Module):
     """Linear embedding of the patches, the class token before them, positions added."""
 
-    def __init__(self, image_size: int, patch: int, width: int):
-        self.projection = Dense(patch * patch * 3, width)
+    def __init__(self, image_size: int, patch: int, width: int, bias: bool = True):
+        self.projection = Dense(patch * patch * 3, width, bias)
         self.class_token = nnx.Param(jnp.zeros(width))
         self.positions = nnx.Param(jnp.zeros((1 + (image_size // patch) ** 2, width)))
         self.patch = patch
@@ -39,23 +41,32 @@ class Block(nnx.Module):
     Where `scaled`, each channel of both is scaled (Touvron et al., ICCV 2021).
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, scaled: bool = False):
-        self.ln_1 = LayerNorm(width, EPSILON)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        scaled: bool = False,
+        epsilon: float = EPSILON,
+        activation: Callable[[Array], Array] = gelu,
+    ):
+        self.ln_1 = LayerNorm(width, epsilon)
         self.qkv = Dense(width, 3 * width)
         self.projection = Dense(width, width)
-        self.ln_2 = LayerNorm(width, EPSILON)
+        self.ln_2 = LayerNorm(width, epsilon)
         self.fc1 = Dense(width, hidden)
         self.fc2 = Dense(hidden, width)
         self.scale_1 = nnx.Param(jnp.ones(width)) if scaled else None
         self.scale_2 = nnx.Param(jnp.ones(width)) if scaled else None
         self.heads = heads
+        self.activation = activation
 
     def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
         n, tokens, width = x.shape
         qkv = self.qkv(self.ln_1(x)).reshape(n, tokens, 3, self.heads, -1)
         mixed = attend(*(qkv[:, :, part] for part in range(3)))
         x = x + _scaled(self.projection(mixed.reshape(n, tokens, width)), self.scale_1)
-        return x + _scaled(self.fc2(gelu(self.fc1(self.ln_2(x)))), self.scale_2)
+        return x + _scaled(self.fc2(self.activation(self.fc1(self.ln_2(x)))), self.scale_2)
 
 
 def _scaled(branch: Float[Array, "n t c"], scale: nnx.Param | None) -> Float[Array, "n t c"]:
