@@ -217,7 +217,10 @@ def _convnext(name, digest, resize, top1, in1k, in22k) -> Architecture:
 
 def _dinov2(name, top1, **sizes) -> Architecture:
     """The backbone with its linear classifier of one layer, in one file: see dinov2.py."""
-    tag = _tag("dinov2", f"{name}_lc.pth", 256, 224, "bicubic", top1, "DINOv2")
+    size, registers = ("small" if "vits" in name else "base"), "_reg4" * name.endswith("_reg4")
+    timms = f"vit_{size}_patch14{registers}_dinov2.lvd142m/model.safetensors"
+    files = f"{name}_lc.pth", f"{name}_pretrain.pth", timms
+    tag = _tag("dinov2", files, 256, 224, "bicubic", top1, "DINOv2")
     return Architecture(partial(dinov2, **sizes), {"lc_in1k": tag})
 
 
@@ -351,6 +354,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext_base": _convnext("convnext_base", "6075fbad", 232, 84.062, 83.8, 85.8),
     "dinov2_vits14": _dinov2("dinov2_vits14", 81.1),
     "dinov2_vitb14": _dinov2("dinov2_vitb14", 84.5, width=768, heads=12),
+    "dinov2_vits14_reg4": _dinov2("dinov2_vits14_reg4", 80.9, registers=4),
+    "dinov2_vitb14_reg4": _dinov2("dinov2_vitb14_reg4", 84.6, width=768, heads=12, registers=4),
     "clip_vit_b_16": Architecture(
         clip,
         {
