@@ -22,6 +22,6 @@ def initialise(model: Backbone, key: jax.Array) -> None:
     he = nnx.initializers.he_normal()
     assert isinstance(model.classifier, LinearClassifier)
     convolutions = [stage for stage in model.stages.values() if isinstance(stage, Conv)]
-    kernels = [layer.kernel for layer in (*convolutions, model.classifier)]
+    kernels = [*(stage.kernel for stage in convolutions), model.classifier.kernel]
     for kernel, kernel_key in zip(kernels, jax.random.split(key, len(kernels)), strict=True):
         kernel[...] = he(kernel_key, kernel.shape)

@@ -11,6 +11,7 @@ from references import import_timm, import_torchvision
 from torch_networks import noise, randomise
 
 from jaxood.conversion import convert_state_dict
+from jaxood.conversion.convert import recognise
 from jaxood.conversion.parity import Depths, errors, find_reference, run, torch_outputs
 from jaxood.errors import UsageError
 from jaxood.models.convnext import Design, convnext
@@ -222,3 +223,24 @@ def test_full_size(name, layout):
         if key.endswith(("layer_scale", "gamma")):  # 1e-6 would leave nothing of the blocks
             parameter.data.fill_(0.3)
     same_at_three_depths(randomise(network, 224), name, layout, 224, 1e-4)
+
+
+@pytest.mark.long
+def test_full_size_of_a_backbone_without_a_head():
+    """timm's DINOv2 with registers, which is recognised by its keys."""
+    torch = pytest.importorskip("torch")
+    network = import_timm().create_model("vit_small_patch14_reg4_dinov2", img_size=224)
+    network = randomise(network, 224)
+    state = network.state_dict()
+    match = recognise({key: tuple(value.shape) for key, value in state.items()}, None)
+    assert (match.architecture, match.num_classes) == ("dinov2_vits14_reg4", 0)
+    images = noise(2, 224)
+    with torch.inference_mode():
+        tokens = network.forward_features(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    arrays = convert_state_dict(state, match.architecture)
+    empty = abstract_model(match.architecture, 0)
+    found = run(fill(empty, lambda path: jnp.asarray(arrays[path])), images)
+    grid = tokens[:, 5:].reshape(2, 16, 16, 384)
+    pooled = np.concatenate([tokens[:, 0], grid.mean(axis=(1, 2))], axis=1)
+    for ours, theirs in ((found.feature_map, grid), (found.pooled, pooled)):
+        assert np.abs(np.asarray(ours) - theirs).max() < 1e-4 * np.abs(theirs).max()
