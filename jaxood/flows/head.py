@@ -107,7 +107,8 @@ def head(
       texts: instead of images, a file of embeddings in the space of the backbone's, such as
         CLIP's; see `jaxood.data.texts`.
       l2: strength of the regularisation of "linear", instead of one that is chosen.
-      classes: names, or a file of them; of the folders, the list or the texts where there are none.
+      classes: names in the order of the logits, or a file of them; else those of the folders, the
+        list or the texts.
       root: of the paths in lists.
 
     Raises:
@@ -126,7 +127,8 @@ def head(
         require(validation is None, "validation", "images", "none with texts")
         return _of_texts(weights, output, Path(texts), names)
     require_root([given for given in (train, validation) if isinstance(given, str | Path)], root)
-    known, names = _labelled(image_set(train, "train", "train", root), "train", names)
+    known = numbered_by(image_set(train, "train", "train", root), names)
+    known, names = _labelled(known, "train", names)
     sets, kept = {"train": known}, None
     if validation is None:
         kept = _held_out(known, seed)
@@ -264,12 +266,13 @@ def _of_texts(weights: Path, output: Path, file: Path, names: tuple[str, ...]) -
     got = f"texts for {info.architecture}, which has no space of images and texts"
     require(_is_cosine(info), "texts", got, "a CLIP image tower")
     texts = read_texts(file)
-    channels = abstract_model(info.architecture, 0).head.kernel.shape[0]
+    channels, _ = parameter_shapes(abstract_model(info.architecture, 0))["classifier/columns"]
     k, found = texts.classes.shape
     wanted = f"{channels}, as the images' have"
     require(found == channels, "texts", f"embeddings of {found} numbers", wanted)
     scale = texts.scale
-    if scale is None and info.head == "":
+    # One that class means were fitted with is not the checkpoint's.
+    if scale is None and not info.head and not info.head_from.startswith("class means"):
         scale = float(source.get_tensor("classifier/scale"))
     names = checked_names(names or texts.names, k)
     negatives = None if texts.negatives is None else texts.negatives.T

@@ -96,6 +96,18 @@ def test_a_head_for_other_classes_takes_the_place_of_the_old(cache, tmp_path):
     assert (model.classes, model.class_names) == (2, ("even", "odd"))
 
 
+def test_names_that_are_given_tell_the_order(cache, tmp_path):
+    train = known(slice(120), "train")
+    output = tmp_path / "w.safetensors"
+    how = {"train": train, "validation": train, "classes": list("fedcba")}
+    report = jaxood.head(digits_weights(cache), output, "class-mean", **how)
+    model = jaxood.load_model(output)
+    assert model.class_names == tuple("fedcba")
+    normalised = model.preprocessing.normalise(jnp.asarray(train.images))
+    found = np.asarray(model.module(normalised).logits).argmax(axis=1)
+    assert np.mean(found == 5 - train.labels) == report.train_accuracy > 0.9
+
+
 def test_without_a_head_nothing_runs(backbone, capsys):
     line = "weights: got .*, a backbone without a head, wanted one with a head. Make it one with"
     with pytest.raises(UsageError, match=line):

@@ -277,7 +277,10 @@ def test_images_become_a_head_of_the_tower(tower, tmp_path, kind):
     model = jaxood.load_model(output)
     wanted = "LinearHead" if kind == "linear" else "CosineHead"
     assert type(model.head).__name__ == wanted and model.class_names == ("b", "w")
-    # And texts again, of what was a linear head.
+    # And texts again: at their scale, or at what CLIP's training ends with.
+    np.savez(tmp_path / "texts.npz", **TEXTS)
+    jaxood.head(output, output, texts=tmp_path / "texts.npz")
+    assert float(jaxood.load_model(output).head.scale) == 100.0
     np.savez(tmp_path / "texts.npz", **TEXTS, scale=50.0)
     jaxood.head(output, output, texts=tmp_path / "texts.npz")
     assert float(jaxood.load_model(output).head.scale) == 50.0
