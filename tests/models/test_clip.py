@@ -229,6 +229,7 @@ def images_of(count: int, name: str, seed: int) -> Arrays:
     return Arrays(pictures, np.arange(count) % 4, name)
 
 
+@pytest.mark.long
 def test_texts_become_a_head(tower, tmp_path, capsys):
     weights, network = tower
     np.savez(tmp_path / "texts.npz", **TEXTS, negatives=NEGATIVES)
@@ -265,7 +266,8 @@ def test_texts_become_a_head(tower, tmp_path, capsys):
     assert found.accuracy == right.mean()
 
 
-@pytest.mark.parametrize("kind", [pytest.param("linear", marks=pytest.mark.long), "class-mean"])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["linear", "class-mean"])
 def test_images_become_a_head_of_the_tower(tower, tmp_path, kind):
     weights, _ = tower
     output = tmp_path / "w.safetensors"
