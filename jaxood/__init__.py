@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxood.flows.evaluate import evaluate
     from jaxood.flows.faithfulness import faithfulness
     from jaxood.flows.fit import fit
+    from jaxood.flows.head import head
     from jaxood.flows.listings import (
         list_attributions,
         list_detectors,
@@ -76,6 +77,7 @@ _HOMES = {
     "evaluate": "flows.evaluate",
     "faithfulness": "flows.faithfulness",
     "fit": "flows.fit",
+    "head": "flows.head",
     "list_attributions": "flows.listings",
     "list_detectors": "flows.listings",
     "list_measures": "flows.listings",
@@ -123,6 +125,7 @@ __all__ = [
     "evaluate",
     "faithfulness",
     "fit",
+    "head",
     "list_attributions",
     "list_detectors",
     "list_measures",

@@ -100,15 +100,18 @@ class CosineHead:
 
     Penultimate features are the pooled ones at length 1; what follows is linear, without a bias.
     `columns` may have any length; `scale` is CLIP's `exp(logit_scale)`, one over its temperature.
+    `negatives` are columns of what the classes are not, for methods that compare with them; no
+    logit is theirs.
     """
 
     columns: Float[AnyArray, "c k"]
-    scale: float = field(default=100.0, metadata={"static": True})
+    scale: float | Float[AnyArray, ""] = 100.0
+    negatives: Float[AnyArray, "c m"] | None = None
 
     @property
     def kernel(self) -> Float[Array, "c k"]:
         """The columns at length `scale`."""
-        return self.scale * normalised(self.columns.T).T
+        return jnp.asarray(self.scale, jnp.float32) * normalised(self.columns.T).T
 
     @property
     def bias(self) -> Float[Array, " k"]:

@@ -29,3 +29,14 @@ def weights_at(
         weights = KERNELS[kernel](positions - taps)
         np.add.at(matrix, (rows, np.clip(taps, 0, size - 1)), weights)
     return matrix
+
+
+def antialiased_weights(size: int, wanted: int) -> Float[np.ndarray, "m s"]:
+    """What each of `size` values weighs where they become fewer: bicubic, over a wider window.
+
+    Its kernel is another than `weights_at`'s, PIL's.
+    """
+    scale = size / wanted
+    centres = (np.arange(wanted) + 0.5) * scale
+    matrix = _cubic((np.arange(size)[None] + 0.5 - centres[:, None]) / scale, a=-0.5)
+    return matrix / matrix.sum(axis=1, keepdims=True)

@@ -32,6 +32,7 @@ COMMANDS = {
     "detect": "say for each image whether it is out of distribution",
     "contours": "draw what scores say of every point of a plane, for two moons of data",
     "convert": "turn a PyTorch checkpoint into a weights file",
+    "head": "give a weights file a head, fitted on images or made of texts",
     "models": "list the architectures and the weights that can be converted",
     "suites": "list the suites of data, and look for their images",
     "run": "do again what a command.toml tells, as it lies beside every result",

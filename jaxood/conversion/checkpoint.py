@@ -4,7 +4,7 @@ import argparse
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def from_tensors(tensors: Any) -> Checkpoint:
     tensors, notes = _unnest(tensors)
     names = strip_prefixes(tensors)
     shapes = {name: tuple(tensors[key].shape) for name, key in names.items()}
-    return Checkpoint(shapes, lambda name: _as_numpy(tensors[names[name]]), notes)
+    return _joined(Checkpoint(shapes, lambda name: _as_numpy(tensors[names[name]]), notes))
 
 
 def strip_prefixes(keys: Mapping[str, object]) -> dict[str, str]:
@@ -120,7 +120,36 @@ def _read_safetensors(path: Path) -> Checkpoint:
         raise UsageError("checkpoint", path, wanted, "Download it again.") from error
     names = strip_prefixes(dict.fromkeys(file.keys()))
     shapes = {name: tuple(file.get_slice(key).get_shape()) for name, key in names.items()}
-    return Checkpoint(shapes, lambda name: file.get_tensor(names[name]))
+    return _joined(Checkpoint(shapes, lambda name: file.get_tensor(names[name])))
+
+
+def _joined(apart: Checkpoint) -> Checkpoint:
+    """Query, key and value, which transformers keeps apart, as one: `self_attn.qkv_proj.weight`."""
+    shapes, parts = dict(apart.shapes), {}
+    for name in apart.shapes:
+        module, query, param = name.rpartition(".q_proj.")
+        three = [f"{module}.{part}_proj.{param}" for part in "qkv"]
+        if query and len({shapes.get(part) for part in three}) == 1:
+            first, *rest = shapes[name]
+            for part in three:
+                del shapes[part]
+            whole = f"{module}.qkv_proj.{param}"
+            shapes[whole], parts[whole] = (3 * first, *rest), three
+
+    def get(name: str) -> np.ndarray:
+        found = [apart.get(part) for part in parts.get(name, [name])]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    return replace(apart, shapes=shapes, get=get)
+
+
+def _is_program(path: Path) -> bool:
+    """Whether `torch.jit.save` wrote it, as the files that OpenAI published."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _load_torch(path: Path) -> object:
@@ -129,6 +158,10 @@ def _load_torch(path: Path) -> object:
     except ImportError as error:
         remedy = "Install it: pip install 'jaxood[convert]'"
         raise UsageError("checkpoint", path, "PyTorch to read it with", remedy) from error
+    if _is_program(path):
+        keep = f"torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), 'weights.pth')"
+        got, remedy = f"{path}, a TorchScript program", f"Keep its weights alone: {keep}"
+        raise UsageError("checkpoint", got, "tensors by name: programs are not read", remedy)
     try:
         # Namespace: the options that training scripts save beside the weights; plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):

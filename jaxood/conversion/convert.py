@@ -17,21 +17,36 @@ from jaxood.conversion.checkpoint import Checkpoint, from_tensors, read_checkpoi
 from jaxood.conversion.hub import SCHEME, WEIGHTS, HubFile, fetch, fetch_beside, parse_name
 from jaxood.conversion.layouts import layouts_of
 from jaxood.conversion.parity import parity
-from jaxood.conversion.rules import Plan, carry_out, head_classes, make_plan
+from jaxood.conversion.rules import (
+    Plan,
+    carry_out,
+    has_place_for_all,
+    head_classes,
+    make_plan,
+)
 from jaxood.errors import UsageError, choose, require
 from jaxood.files import write_whole
-from jaxood.models.loading import abstract_model, checked_names, load_weights, parameter_shapes
+from jaxood.models.loading import (
+    abstract_model,
+    checked_names,
+    load_weights,
+    network_of,
+    parameter_shapes,
+)
 from jaxood.models.registry import ARCHITECTURES, find_architecture, find_tag
 from jaxood.models.weights_file import WeightsInfo, sha256, write_weights
 from jaxood.preprocessing import Preprocessing
 
 TIMM = "config.json"
+HEADLESS = "a backbone without a head: `jaxood head` makes one"
 OWN = "own"  # the tag of preprocessing that no tag has
 # Architectures that timm calls otherwise; names of others may have the same keys, as
 # efficientnet_lite0 has, which pads otherwise, and resnetblur50.
 TIMM_NAMES = {
     "mobilenet_v2": "mobilenetv2_100",
     "efficientnet_lite0": "tf_efficientnet_lite0",
+    "clip_vit_b_16": "vit_base_patch16_clip_224",
+    "clip_vit_b_16_quickgelu": r"vit_base_patch16_clip(_quickgelu)?_224",
     "vit_s_16": r"(vit|deit)_small_patch16_\d+",
     "vit_b_16": r"(vit|deit)_base_patch16_\d+",
     "vit_b_16_384": r"(vit|deit)_base_patch16_\d+",
@@ -41,7 +56,7 @@ PARTS = frozenset(field.name for field in fields(Preprocessing))
 
 
 class Match(NamedTuple):
-    """A state dict recognised as an architecture in a layout."""
+    """A state dict recognised as an architecture in a layout; no classes: it has no head."""
 
     architecture: str
     num_classes: int
@@ -61,8 +76,9 @@ class ConversionReport:
 
     def __str__(self) -> str:
         info = self.info
+        classes = f"{info.num_classes} classes" if info.num_classes else HEADLESS
         lines = [
-            f"{self.output}: {info.architecture}, tag {info.tag}, {info.num_classes} classes",
+            f"{self.output}: {info.architecture}, tag {info.tag}, {classes}",
             f"converted {self.parameters:,} parameters in {self.arrays} arrays"
             f" from the {info.layout} layout, batch norm folded",
         ]
@@ -97,6 +113,8 @@ def convert(
     verify: bool = False,
 ) -> ConversionReport:
     """Converts a PyTorch checkpoint to a weights file.
+
+    One without a head becomes a weights file that is of use once `jaxood.head` has made it one.
 
     Args:
       checkpoint: `.safetensors`, or what `torch.save` wrote; nothing in it is executed. One of the
@@ -148,7 +166,7 @@ def convert(
         f"jaxood {version('jaxood')}",
         str(fetched or ""),
     )
-    shapes = parameter_shapes(match.architecture, match.num_classes)
+    shapes = parameter_shapes(network_of(info))
     write_weights(
         output,
         shapes,
@@ -172,6 +190,8 @@ def convert(
 
 def _verify(report: ConversionReport, source: Checkpoint, plan: Plan) -> dict:
     """Writes the parity report beside the weights file, which goes when it does not pass."""
+    if not report.info.num_classes:
+        return {"skipped": "the checkpoint has no head"}
     result = parity(
         lambda dtype: load_weights(report.output, dtype=dtype),
         source,
@@ -254,6 +274,8 @@ def recognise(
 ) -> Match:
     """Finds the architecture and layout whose every parameter a state dict fills.
 
+    Where it fills every one but a head's, the match has no classes.
+
     Raises:
       UsageError: none or several fit; what is wrong with the nearest, all of it.
     """
@@ -264,6 +286,11 @@ def recognise(
     fitting = {match.architecture: match for match in attempts if not match.plan.problems}
     if len(fitting) == 1:
         return next(iter(fitting.values()))
+    if not fitting:
+        headless = _attempts(shapes, names, layout, headless=True)
+        fitting = {match.architecture: match for match in headless if not match.plan.problems}
+        if len(fitting) == 1:
+            return next(iter(fitting.values()))
     if fitting:
         raise UsageError("arch", "none", f"one of {', '.join(fitting)}", "The keys fit them all.")
     nearest = min(attempts, key=lambda match: len(match.plan.problems), default=None)
@@ -286,7 +313,10 @@ def convertible() -> list[str]:
 
 
 def _attempts(
-    shapes: Mapping[str, tuple[int, ...]], architectures: Sequence[str], layout: str | None
+    shapes: Mapping[str, tuple[int, ...]],
+    architectures: Sequence[str],
+    layout: str | None,
+    headless: bool = False,
 ) -> Iterable[Match]:
     for name in architectures:
         layouts = layouts_of(name)
@@ -294,11 +324,15 @@ def _attempts(
             layouts = {layout: layouts[choose("layout", layout, layouts)]}
         for rules in layouts.values():
             classes = head_classes(shapes, rules)
-            if classes is not None or len(architectures) == 1:
-                classes = classes or 1000
-                yield Match(
-                    name, classes, make_plan(shapes, parameter_shapes(name, classes), rules)
-                )
+            if headless:
+                if classes or not has_place_for_all(shapes, rules):
+                    continue
+                classes = 0
+            elif not classes and len(architectures) > 1:
+                continue
+            classes = 1000 if classes is None else classes
+            targets = parameter_shapes(abstract_model(name, classes))
+            yield Match(name, classes, make_plan(shapes, targets, rules))
 
 
 def _published_as(name: str, digest: str) -> tuple[str, str] | None:

@@ -3,10 +3,7 @@
 import re
 from collections.abc import Iterable
 
-import numpy as np
-
 from jaxood.conversion.rules import (
-    ATTENTION_INPUT,
     PATCHES,
     Layout,
     Rule,
@@ -16,8 +13,8 @@ from jaxood.conversion.rules import (
     linear,
     squeeze,
 )
-from jaxood.interpolation import weights_at
-from jaxood.models import dinov2, efficientnet_lite, mobilenet_v2
+from jaxood.conversion.vit_layouts import CLIP_LAYOUTS, DINOV2_LAYOUTS, TIMM_VIT, VIT
+from jaxood.models import efficientnet_lite, mobilenet_v2
 
 RESNET = (
     conv("conv1", "bn1", "stages/conv1"),
@@ -106,73 +103,6 @@ REGNET = (
         "stages/trunk_output.block{g}.block{g}-{b}/se/fc{i}",
     ),
     linear("fc", "classifier"),
-)
-
-ENCODER = "encoder.layers.encoder_layer_{b}."
-VIT = (
-    Rule("conv_proj", "stages/conv_proj/projection", PATCHES),
-    Rule("", "stages/conv_proj", {"class_token": ("class_token", squeeze)}),
-    Rule("encoder", "stages/conv_proj", {"pos_embedding": ("positions", squeeze)}),
-    layer_norm(ENCODER + "ln_{i}", "stages/encoder_layer_{b}/ln_{i}"),
-    Rule(ENCODER + "self_attention", "stages/encoder_layer_{b}/qkv", ATTENTION_INPUT),
-    linear(ENCODER + "self_attention.out_proj", "stages/encoder_layer_{b}/projection"),
-    linear(ENCODER + "mlp.0", "stages/encoder_layer_{b}/fc1"),
-    linear(ENCODER + "mlp.3", "stages/encoder_layer_{b}/fc2"),
-    linear(ENCODER + "mlp.linear_{i}", "stages/encoder_layer_{b}/fc{i}"),  # the published files
-    layer_norm("encoder.ln", "classifier"),
-    linear("heads.head", "classifier"),
-)
-
-TIMM_VIT = (
-    Rule("patch_embed.proj", "stages/conv_proj/projection", PATCHES),
-    Rule(
-        "",
-        "stages/conv_proj",
-        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", squeeze)},
-    ),
-    layer_norm("blocks.{b}.norm{i}", "stages/encoder_layer_{b}/ln_{i}"),
-    linear("blocks.{b}.attn.qkv", "stages/encoder_layer_{b}/qkv"),
-    linear("blocks.{b}.attn.proj", "stages/encoder_layer_{b}/projection"),
-    linear("blocks.{b}.mlp.fc{i}", "stages/encoder_layer_{b}/fc{i}"),
-    layer_norm("norm", "classifier"),
-    linear("head", "classifier"),
-)
-
-
-def _positions_at_224(table: np.ndarray) -> np.ndarray:
-    """DINOv2's table for other images: bicubic, by a factor that is a tenth of a patch too large.
-
-    Its code (`interpolate_pos_encoding`) adds that to be safe from rounding down.
-    """
-    table = squeeze(table)
-    side, wanted = round((len(table) - 1) ** 0.5), dinov2.SIDE // dinov2.PATCH
-    if side == wanted:
-        return table
-    where = (np.arange(wanted) + 0.5) * (side / (wanted + 0.1)) - 0.5
-    weights = weights_at(where, side, "bicubic")
-    grid = table[1:].reshape(side, side, -1)
-    resized = np.einsum("ah,bw,hwc->abc", weights, weights, grid, optimize=True)
-    return np.concatenate([table[:1], resized.reshape(wanted * wanted, -1)])
-
-
-DINO_BLOCK = "backbone.blocks.{b}."
-DINOV2 = (
-    Rule("backbone.patch_embed.proj", "stages/patch_embed/projection", PATCHES),
-    Rule(
-        "backbone",
-        "stages/patch_embed",
-        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", _positions_at_224)},
-    ),
-    layer_norm(DINO_BLOCK + "norm{i}", "stages/blocks.{b}/ln_{i}"),
-    linear(DINO_BLOCK + "attn.qkv", "stages/blocks.{b}/qkv"),
-    linear(DINO_BLOCK + "attn.proj", "stages/blocks.{b}/projection"),
-    linear(DINO_BLOCK + "mlp.fc{i}", "stages/blocks.{b}/fc{i}"),
-    *(
-        Rule(f"{DINO_BLOCK}ls{i}", "stages/blocks.{b}", {"gamma": (f"scale_{i}", keep)})
-        for i in (1, 2)
-    ),
-    layer_norm("backbone.norm", "stages/norm"),
-    linear("linear_head", "classifier"),
 )
 
 GROUP_BLOCK = "features.{g}.{b}"
@@ -292,12 +222,8 @@ LAYOUTS = (
     Layout("torchvision", r"regnet_y_\w+", REGNET),
     Layout("torchvision", r"vit_b_16\w*", VIT),
     Layout("timm", r"vit_\w+", TIMM_VIT),
-    Layout(
-        "dinov2",
-        r"dinov2_\w+",
-        DINOV2,
-        dropped={"backbone.mask_token": "what stood for hidden patches in training"},
-    ),
+    *DINOV2_LAYOUTS,
+    *CLIP_LAYOUTS,
     Layout("torchvision", r"swin_\w+", SWIN),
     Layout("torchvision", r"convnext_\w+", CONVNEXT),
     Layout("timm", r"convnext_\w+", TIMM_CONVNEXT),

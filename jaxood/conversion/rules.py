@@ -21,6 +21,11 @@ from jaxood.errors import require
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
+def _instead(value: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """A value that is in no checkpoint."""
+    return value
+
+
 def keep(array: np.ndarray) -> np.ndarray:
     return array
 
@@ -87,6 +92,7 @@ class Layout:
       rules: the first that matches a module is used.
       epsilon: of batch norm, in the publisher's model.
       dropped: key prefixes that are left out, and why.
+      defaults: values of Flax parameters that need not be in a checkpoint.
     """
 
     name: str
@@ -94,6 +100,7 @@ class Layout:
     rules: tuple[Rule, ...]
     epsilon: float = 1e-5
     dropped: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 # Counters of the training, and constants that follow from the architecture.
@@ -195,6 +202,11 @@ def make_plan(
         for key in shapes
         if key not in used and not IGNORED.search(key)
     ]
+    for path, shape in targets.items():
+        empty = 0 in shape  # of a head without classes
+        if path not in steps and (empty or path in layout.defaults):
+            value = np.full(shape, layout.defaults.get(path, 0.0), np.float32)
+            steps[path] = Step(None, functools.partial(_instead, value), None, "")
     problems += [
         f"not filled: {path} {shape}" for path, shape in targets.items() if path not in steps
     ]
@@ -217,14 +229,21 @@ def make_plan(
     return Plan(steps, problems, dropped, layout)
 
 
+def has_place_for_all(shapes: Mapping[str, tuple[int, ...]], layout: Layout) -> bool:
+    """Whether a layout's rules name every key, whatever the sizes: quick to tell."""
+    problems = make_plan(shapes, {}, layout).problems
+    return not any(problem.startswith("left over") for problem in problems)
+
+
 def head_classes(shapes: Mapping[str, tuple[int, ...]], layout: Layout) -> int | None:
-    """Number of classes by the classifier's bias; None where the layout's head is not there."""
-    (head,) = (
-        rule.source
-        for rule in layout.rules
-        if rule.target == "classifier" and rule.params is LINEAR
-    )
-    return shapes[f"{head}.bias"][0] if f"{head}.bias" in shapes else None
+    """Number of classes by the classifier's bias; None where it is not there.
+
+    0 where none is ever in such checkpoints.
+    """
+    for rule in layout.rules:
+        if rule.target == "classifier" and rule.params is LINEAR:
+            return next(iter(shapes.get(f"{rule.source}.bias", ())), None)
+    return 0
 
 
 def _transformed(transform: Transform, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -241,7 +260,7 @@ def carry_out(step: Step, get: Callable[[str], np.ndarray], epsilon: float) -> n
     Raises:
       UsageError: when it has values that are not finite.
     """
-    value = step.transform(get(step.source)) if step.source else np.zeros(())
+    value = step.transform(get(step.source) if step.source else np.zeros(()))
     with np.errstate(all="ignore"):  # said below
         if step.norm is not None:
             gamma, beta, mean, variance = (
@@ -249,7 +268,7 @@ def carry_out(step: Step, get: Callable[[str], np.ndarray], epsilon: float) -> n
             )
             gain = gamma / np.sqrt(variance + epsilon)
             value = value * gain if step.name == "kernel" else (value - mean) * gain + beta
-        made = np.ascontiguousarray(value, np.float32)
+        made = np.asarray(value, np.float32, order="C")
     sources = " and ".join(filter(None, (step.source, step.norm)))
     require(
         bool(np.isfinite(made).all()),

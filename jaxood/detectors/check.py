@@ -22,7 +22,7 @@ from jaxood.heads import CosineHead, Head, LinearHead, NormLinearHead
 from jaxood.outputs import ModelOutputs, model_outputs
 from jaxood.spelling import imported, name_of, parameters_of
 
-CHANNELS, CLASSES, SIZE = 16, 5, 8
+CHANNELS, CLASSES, NEGATIVES, SIZE = 16, 5, 7, 8
 TRAIN, TEST = 160, 32
 TOLERANCE = 1e-4  # of the largest score: what is compiled otherwise rounds otherwise
 
@@ -206,14 +206,14 @@ def _images(count: int, seed: int) -> tuple[Float[np.ndarray, "n h w 3"], np.nda
 @cache
 def _heads() -> tuple[Head, ...]:
     rng = np.random.default_rng(3)
-    kernel, bias, scale, shift = (
-        jnp.asarray(rng.normal(size=size), jnp.float32)
-        for size in ((CHANNELS, CLASSES), (CLASSES,), (CHANNELS,), (CHANNELS,))
+    sizes = ((CHANNELS, CLASSES), (CLASSES,), (CHANNELS,), (CHANNELS,), (CHANNELS, NEGATIVES))
+    kernel, bias, scale, shift, negatives = (
+        jnp.asarray(rng.normal(size=size), jnp.float32) for size in sizes
     )
     return (
         LinearHead(kernel, bias),
         NormLinearHead(scale, shift, kernel, bias),
-        CosineHead(kernel, 20.0),
+        CosineHead(kernel, 20.0, negatives),
     )
 
 

@@ -32,7 +32,7 @@ def require_cosine(name: str, head: Head) -> CosineHead:
 
 @dataclass(frozen=True)
 class MCM(Detector):
-    """Softmax of the cosines alone; the last `negatives` columns of the head are left out."""
+    """Softmax of the cosines alone."""
 
     name: ClassVar[str] = "mcm"
     paper: ClassVar[str] = "Ming, Cai, Gu, Sun, Li, Li, NeurIPS 2022"
@@ -41,18 +41,13 @@ class MCM(Detector):
     numbers: ClassVar[tuple[str, ...]] = ("temperature",)
 
     temperature: float = 1.0
-    negatives: int = 0
 
     def __post_init__(self):
         require(self.temperature > 0, "mcm.temperature", self.temperature, "a positive number")
-        require(self.negatives >= 0, "mcm.negatives", self.negatives, "a number not below 0")
 
     def check_head(self, head):
-        k = require_cosine(self.name, head).columns.shape[1]
-        wanted = f"less than the {k} columns of the head"
-        require(self.negatives < k, "mcm.negatives", self.negatives, wanted)
+        require_cosine(self.name, head)
 
     def score(self, state, outputs, head):
-        classes = outputs.logits.shape[1] - self.negatives
-        cosines = outputs.logits[:, :classes] / head.scale
+        cosines = outputs.logits / head.scale
         return jax.nn.softmax(cosines / self.temperature, axis=1).max(axis=1)

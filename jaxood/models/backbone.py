@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxood.context import Pooling
 from jaxood.errors import choose
-from jaxood.heads import Head, LinearHead, NormLinearHead
+from jaxood.heads import CosineHead, Head, LinearHead, NormLinearHead
 from jaxood.outputs import ModelOutputs, model_outputs
 
 
@@ -39,6 +39,21 @@ class NormLinearClassifier(nnx.Module):
         )
 
 
+class CosineClassifier(nnx.Module):
+    """The parameters of a `CosineHead`."""
+
+    def __init__(self, channels: int, classes: int, negatives: int = 0):
+        self.columns = nnx.Param(jnp.zeros((channels, classes)))
+        self.negatives = nnx.Param(jnp.zeros((channels, negatives)))
+        self.scale = nnx.Param(jnp.zeros(()))
+
+    def head(self) -> Head:
+        return CosineHead(self.columns[...], self.scale[...], self.negatives[...])
+
+
+Classifier = LinearClassifier | NormLinearClassifier | CosineClassifier
+
+
 class Backbone(nnx.Module):
     """Stages applied in order to normalised NHWC images, then pooling and head.
 
@@ -57,7 +72,7 @@ class Backbone(nnx.Module):
     def __init__(
         self,
         stages: Mapping[str, nnx.Module],
-        classifier: LinearClassifier | NormLinearClassifier,
+        classifier: Classifier,
         cam_layer: str | None = None,
         pooling: Pooling = "mean",
         block_ends: Sequence[str] = (),

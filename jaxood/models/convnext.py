@@ -46,7 +46,7 @@ class Block(nnx.Module):
     """Each channel convolved alone, LayerNorm, widen, narrow, scale, add the shortcut."""
 
     def __init__(self, width: int):
-        self.depthwise = Conv(width, width, 7, groups=width)
+        self.depthwise = Conv(width, width, 7, groups=width, normed=True)
         self.norm = LayerNorm(width, EPSILON)
         self.fc1 = Dense(width, 4 * width)
         self.fc2 = Dense(4 * width, width)

@@ -20,7 +20,8 @@ def digits_cnn(num_classes: int = 6) -> Backbone:
 def initialise(model: Backbone, key: jax.Array) -> None:
     """Fills the kernels in place: He et al., ICCV 2015, for the layers before a ReLU."""
     he = nnx.initializers.he_normal()
+    assert isinstance(model.classifier, LinearClassifier)
     convolutions = [stage for stage in model.stages.values() if isinstance(stage, Conv)]
-    kernels = [layer.kernel for layer in (*convolutions, model.classifier)]
+    kernels = [*(stage.kernel for stage in convolutions), model.classifier.kernel]
     for kernel, kernel_key in zip(kernels, jax.random.split(key, len(kernels)), strict=True):
         kernel[...] = he(kernel_key, kernel.shape)

@@ -93,6 +93,29 @@ def _shifted(x, kernel, stride):
     return total.astype(x.dtype)
 
 
+def _in_bands(x, kernel, stride, pads):
+    """`_depthwise` in a loop over bands of rows, out of which XLA's CPU compiler fuses nothing.
+
+    A LayerNorm reads its input three times, and would compute the convolution as often, channel by
+    channel: 13 ms instead of 1.5 for 7 x 7 taps on a map of 56 x 56 x 96. An optimization barrier
+    does not stop it.
+    """
+    rows = kernel.shape[0]
+    height = x.shape[1] + sum(pads[0]) - rows + 1
+    count = next((some for some in range(2, height + 1) if height % some == 0), 1)
+    if stride > 1 or count == 1:
+        return _depthwise(x, kernel, stride, pads)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    size = height // count
+
+    def band(first):
+        part = jax.lax.dynamic_slice_in_dim(x, first, size + rows - 1, axis=1)
+        return _depthwise(part, kernel, 1, ((0, 0), (0, 0)))
+
+    found = jax.lax.map(band, jnp.arange(0, height, size)).swapaxes(0, 1)
+    return found.reshape(len(x), height, *found.shape[3:])
+
+
 def _grouped(x, kernel, stride, pads, groups):
     """A dense convolution for each group, or for a few narrow ones with zeros between them."""
     rows, columns, inputs, outputs = kernel.shape
@@ -116,6 +139,7 @@ def convolve(
     stride: int,
     padding: int | str,
     groups: int,
+    normed: bool = False,
 ) -> Float[Array, "n h2 w2 o"]:
     """`lax.conv_general_dilated`, and on a CPU what is faster there."""
     pads = tuple(_pads(x.shape[1 + axis], kernel.shape[axis], stride, padding) for axis in range(2))
@@ -130,7 +154,7 @@ def convolve(
 
     def cpu(x, kernel):
         if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3]:
-            return _depthwise(x, kernel, stride, pads)
+            return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
         return _grouped(x, kernel, stride, pads, groups)
 
     return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=anywhere)
@@ -147,6 +171,7 @@ class Conv(nnx.Module):
     Attributes:
       padding: zeros on each side, as in torch, or "SAME" as in TensorFlow.
       activation: None where there is none.
+      normed: whether a LayerNorm follows.
     """
 
     def __init__(
@@ -158,6 +183,7 @@ class Conv(nnx.Module):
         padding: int | str | None = None,
         groups: int = 1,
         activation: Activation | None = None,
+        normed: bool = False,
     ):
         self.kernel = nnx.Param(jnp.zeros((size, size, inputs // groups, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
@@ -165,9 +191,10 @@ class Conv(nnx.Module):
         self.padding = size // 2 if padding is None else padding
         self.groups = groups
         self.activation = activation
+        self.normed = normed
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
-        x = convolve(x, self.kernel[...], self.stride, self.padding, self.groups)
+        x = convolve(x, self.kernel[...], self.stride, self.padding, self.groups, self.normed)
         x = add_bias(x, self.bias[...])
         return self.activation(x) if self.activation else x
 

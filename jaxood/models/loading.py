@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import numpy as np
 from flax import nnx
 
 from jaxood.data.class_names import class_names
-from jaxood.errors import UsageError, choose
-from jaxood.models.backbone import Backbone
+from jaxood.errors import UsageError, choose, require
+from jaxood.models.backbone import Backbone, CosineClassifier, LinearClassifier
 from jaxood.models.contract import check_model
 from jaxood.models.registry import ARCHITECTURES, LoadedModel, find_tag
 from jaxood.models.weights_file import WeightsInfo, checked_sha256, open_weights, write_weights
@@ -21,9 +22,32 @@ from jaxood.preprocessing import Preprocessing
 DTYPES = ("float32", "bfloat16")
 
 
-def abstract_model(architecture: str, num_classes: int) -> Backbone:
-    """The network with shapes in the place of arrays: no memory, no time."""
-    return nnx.eval_shape(lambda: ARCHITECTURES[architecture].build(num_classes))
+def abstract_model(
+    architecture: str, num_classes: int, head: str = "", negatives: int = 0
+) -> Backbone:
+    """The network with shapes in the place of arrays: no memory, no time.
+
+    Args:
+      head, negatives: as those of `WeightsInfo`.
+    """
+
+    def build() -> Backbone:
+        network = ARCHITECTURES[architecture].build(num_classes)
+        if head or negatives:
+            channels = network.classifier.head().kernel.shape[0]
+            network.classifier = (
+                LinearClassifier(channels, num_classes)
+                if head
+                else CosineClassifier(channels, num_classes, negatives)
+            )
+        return network
+
+    return nnx.eval_shape(build)
+
+
+def network_of(info: WeightsInfo) -> Backbone:
+    """The network of a weights file, with shapes in the place of arrays."""
+    return abstract_model(info.architecture, info.num_classes, info.head, info.negatives)
 
 
 def parameters(module: nnx.Module) -> dict[str, jax.Array | jax.ShapeDtypeStruct]:
@@ -32,12 +56,9 @@ def parameters(module: nnx.Module) -> dict[str, jax.Array | jax.ShapeDtypeStruct
     return {"/".join(map(str, path)): variable.get_value() for path, variable in flat}
 
 
-def parameter_shapes(architecture: str, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """What a weights file of this architecture must hold, in a fixed order."""
-    return {
-        path: tuple(array.shape)
-        for path, array in parameters(abstract_model(architecture, num_classes)).items()
-    }
+def parameter_shapes(network: Backbone) -> dict[str, tuple[int, ...]]:
+    """What a weights file of this network must hold, in a fixed order."""
+    return {path: tuple(array.shape) for path, array in parameters(network).items()}
 
 
 def fill(module: Backbone, value: Callable[[str], jax.Array]) -> Backbone:
@@ -66,7 +87,8 @@ def load_weights(
       names: of the classes, instead of the file's.
 
     Raises:
-      UsageError: unknown name or tag; file missing, damaged, or of another architecture.
+      UsageError: unknown name or tag; file missing, damaged, without a head, or of another
+        architecture.
     """
     file, info = open_weights(weights)
     digest = checked_sha256(weights)
@@ -74,7 +96,9 @@ def load_weights(
         raise UsageError("weights", f"{weights} ({info.architecture})", f"weights for {arch}")
     choose("weights", info.architecture, ARCHITECTURES)
     choose("dtype", dtype, DTYPES)
-    network = abstract_model(info.architecture, info.num_classes)
+    got = f"{weights}, a backbone without a head"
+    require(info.num_classes, "weights", got, "one with a head", "Make it one with jaxood head")
+    network = network_of(info)
     module = fill(network, _reader(file, weights, parameters(network), dtype))
     preprocessing = find_tag(info.architecture, tag).preprocessing if tag else info.preprocessing
     return LoadedModel(
@@ -87,6 +111,30 @@ def load_weights(
         network.pooling,
         checked_names(names or info.class_names, info.num_classes),
     )
+
+
+def load_backbone(weights: Path) -> tuple[LoadedModel, WeightsInfo]:
+    """Loads a weights file for its features; what has no head gets one of a class, all zeros.
+
+    Raises:
+      UsageError: as `load_weights`.
+    """
+    file, info = open_weights(weights)
+    if info.num_classes:
+        return load_weights(weights), info
+    digest = checked_sha256(weights)
+    choose("weights", info.architecture, ARCHITECTURES)
+    read = _reader(file, weights, parameters(network_of(info)), "float32")
+    network = network_of(replace(info, num_classes=1))
+    shapes = parameter_shapes(network)
+
+    def value(path: str) -> jax.Array:
+        found = read(path)
+        return found if found.shape == shapes[path] else jnp.zeros(shapes[path])
+
+    module, pooling = fill(network, value), network.pooling
+    kept = info.preprocessing, info.architecture, info.tag
+    return LoadedModel(module, *kept, digest, pooling=pooling, class_names=("",)), info
 
 
 def checked_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
@@ -174,7 +222,7 @@ def save_weights(
         architecture,
         tag,
         find_tag(architecture, tag).preprocessing,
-        num_classes=module.classifier.bias.shape[0],
+        num_classes=module.head.kernel.shape[1],
         converter=f"jaxood {version('jaxood')}",
     )
     shapes = {name: array.shape for name, array in arrays.items()}

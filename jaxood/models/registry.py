@@ -13,6 +13,7 @@ from jaxood.errors import choose
 from jaxood.heads import Head
 from jaxood.models import convnext, swin, tiny_vit
 from jaxood.models.backbone import Backbone
+from jaxood.models.clip import clip
 from jaxood.models.digits_cnn import digits_cnn
 from jaxood.models.dinov2 import dinov2
 from jaxood.models.efficientnet_lite import efficientnet_lite0
@@ -216,8 +217,18 @@ def _convnext(name, digest, resize, top1, in1k, in22k) -> Architecture:
 
 def _dinov2(name, top1, **sizes) -> Architecture:
     """The backbone with its linear classifier of one layer, in one file: see dinov2.py."""
-    tag = _tag("dinov2", f"{name}_lc.pth", 256, 224, "bicubic", top1, "DINOv2")
+    size, registers = ("small" if "vits" in name else "base"), "_reg4" * name.endswith("_reg4")
+    timms = f"vit_{size}_patch14{registers}_dinov2.lvd142m/model.safetensors"
+    files = f"{name}_lc.pth", f"{name}_pretrain.pth", timms
+    tag = _tag("dinov2", files, 256, 224, "bicubic", top1, "DINOv2")
     return Architecture(partial(dinov2, **sizes), {"lc_in1k": tag})
+
+
+def _clip(layout, source, *checkpoints) -> WeightTag:
+    """A checkpoint has no classes: those are texts, see `jaxood.head`."""
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    prepared = Preprocessing(224, 224, "bicubic", mean, std)
+    return WeightTag(prepared, layout, source, checkpoints, num_classes=0)
 
 
 def _tiny_vit(name, in1k=None, distilled=None) -> Architecture:
@@ -343,6 +354,30 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnext_base": _convnext("convnext_base", "6075fbad", 232, 84.062, 83.8, 85.8),
     "dinov2_vits14": _dinov2("dinov2_vits14", 81.1),
     "dinov2_vitb14": _dinov2("dinov2_vitb14", 84.5, width=768, heads=12),
+    "dinov2_vits14_reg4": _dinov2("dinov2_vits14_reg4", 80.9, registers=4),
+    "dinov2_vitb14_reg4": _dinov2("dinov2_vitb14_reg4", 84.6, width=768, heads=12, registers=4),
+    "clip_vit_b_16": Architecture(
+        clip,
+        {
+            tag: _clip("timm", "OpenCLIP", f"vit_base_patch16_clip_224.{tag}/model.safetensors")
+            for tag in ("laion2b", "datacompxl")
+        },
+    ),
+    "clip_vit_b_16_quickgelu": Architecture(
+        partial(clip, quick=True),
+        {
+            "openai": _clip(
+                "openai",
+                "OpenAI",
+                "ViT-B-16.pt",
+                "vit_base_patch16_clip_224.openai/open_clip_model.safetensors",
+                "vit_base_patch16_clip_224.openai/model.safetensors",
+            ),
+            "metaclip_400m": _clip(
+                "timm", "MetaCLIP", "vit_base_patch16_clip_224.metaclip_400m/model.safetensors"
+            ),
+        },
+    ),
     "tiny_vit_5m_224": _tiny_vit("tiny_vit_5m_224", in1k=79.1, distilled=80.7),
     "tiny_vit_11m_224": _tiny_vit("tiny_vit_11m_224", in1k=81.5, distilled=83.2),
     "tiny_vit_21m_224": _tiny_vit("tiny_vit_21m_224", in1k=83.1, distilled=84.8),

@@ -36,6 +36,7 @@ TINY_ENDS = _ends("stages.{}.blocks.{}", tiny_vit.DEPTHS, 0)
 VIT_ENDS = _numbered("encoder_layer_{}", 2, 5, 8, 11)
 LITE_ENDS = (*_numbered("blocks.{}", 0, 2, 4, 10), "conv_head")
 DINO_ENDS = (*_numbered("blocks.{}", 2, 5, 8), "norm")
+CLIP_ENDS = (*_numbered("resblocks.{}", 2, 5, 8), "proj")
 SWIN_ENDS = ("features.1.1", "features.3.1", "features.5.5", "norm")
 
 
@@ -69,6 +70,10 @@ SIZES: dict[str, Size] = {
     "convnext_base": Size(87_566_464, 1024, 32, _convnext_ends(27)),
     "dinov2_vits14": Size(21_628_800, 384, 14, DINO_ENDS, 2),
     "dinov2_vitb14": Size(85_724_928, 768, 14, DINO_ENDS, 2),
+    "dinov2_vits14_reg4": Size(21_630_336, 384, 14, DINO_ENDS, 2),
+    "dinov2_vitb14_reg4": Size(85_728_000, 768, 14, DINO_ENDS, 2),
+    "clip_vit_b_16": Size(86_193_153, 512, 16, CLIP_ENDS),
+    "clip_vit_b_16_quickgelu": Size(86_193_153, 512, 16, CLIP_ENDS),
     "tiny_vit_5m_224": Size(5_066_836, 320, 32, TINY_ENDS),
     "tiny_vit_11m_224": Size(10_541_540, 448, 32, TINY_ENDS),
     "tiny_vit_21m_224": Size(20_612_400, 576, 32, TINY_ENDS),

@@ -5,6 +5,8 @@ The patch tokens of the last block reach neither, so that the gradient of a logi
 them is zero: class activation maps take the block before it (`cam_layer`).
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -18,19 +20,29 @@ EPSILON = 1e-6  # of every LayerNorm
 
 
 class Tokens(nnx.Module):
-    """Linear embedding of the patches, the class token before them, positions added."""
+    """Linear embedding of the patches, the class token before them, positions added.
 
-    def __init__(self, image_size: int, patch: int, width: int):
-        self.projection = Dense(patch * patch * 3, width)
+    Registers (Darcet et al., ICLR 2024) are tokens between them, without positions.
+    """
+
+    def __init__(
+        self, image_size: int, patch: int, width: int, bias: bool = True, registers: int = 0
+    ):
+        self.projection = Dense(patch * patch * 3, width, bias)
         self.class_token = nnx.Param(jnp.zeros(width))
         self.positions = nnx.Param(jnp.zeros((1 + (image_size // patch) ** 2, width)))
+        self.registers = nnx.Param(jnp.zeros((registers, width))) if registers else None
         self.patch = patch
 
     def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n t c"]:
         n, width = len(images), self.class_token.shape[-1]
         x = self.projection(patches(images, self.patch)).reshape(n, -1, width)
         first = jnp.broadcast_to(self.class_token[...], (n, 1, width))
-        return add_bias(jnp.concatenate([first, x], axis=1), self.positions[...])
+        x = add_bias(jnp.concatenate([first, x], axis=1), self.positions[...])
+        if self.registers is None:
+            return x
+        registers = jnp.broadcast_to(self.registers[...], (n, *self.registers.shape))
+        return jnp.concatenate([x[:, :1], registers, x[:, 1:]], axis=1)
 
 
 class Block(nnx.Module):
@@ -39,23 +51,32 @@ class Block(nnx.Module):
     Where `scaled`, each channel of both is scaled (Touvron et al., ICCV 2021).
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, scaled: bool = False):
-        self.ln_1 = LayerNorm(width, EPSILON)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        scaled: bool = False,
+        epsilon: float = EPSILON,
+        activation: Callable[[Array], Array] = gelu,
+    ):
+        self.ln_1 = LayerNorm(width, epsilon)
         self.qkv = Dense(width, 3 * width)
         self.projection = Dense(width, width)
-        self.ln_2 = LayerNorm(width, EPSILON)
+        self.ln_2 = LayerNorm(width, epsilon)
         self.fc1 = Dense(width, hidden)
         self.fc2 = Dense(hidden, width)
         self.scale_1 = nnx.Param(jnp.ones(width)) if scaled else None
         self.scale_2 = nnx.Param(jnp.ones(width)) if scaled else None
         self.heads = heads
+        self.activation = activation
 
     def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
         n, tokens, width = x.shape
         qkv = self.qkv(self.ln_1(x)).reshape(n, tokens, 3, self.heads, -1)
         mixed = attend(*(qkv[:, :, part] for part in range(3)))
         x = x + _scaled(self.projection(mixed.reshape(n, tokens, width)), self.scale_1)
-        return x + _scaled(self.fc2(gelu(self.fc1(self.ln_2(x)))), self.scale_2)
+        return x + _scaled(self.fc2(self.activation(self.fc1(self.ln_2(x)))), self.scale_2)
 
 
 def _scaled(branch: Float[Array, "n t c"], scale: nnx.Param | None) -> Float[Array, "n t c"]:
@@ -63,16 +84,22 @@ def _scaled(branch: Float[Array, "n t c"], scale: nnx.Param | None) -> Float[Arr
 
 
 class VisionTransformer(Backbone):
-    """Stages pass tokens on; pooled is the class token, the feature map the patch tokens."""
+    """Stages pass tokens on; pooled is the class token, the feature map the patch tokens.
+
+    Attributes:
+      registers: how many tokens stand between the class token and the patches', and are neither.
+    """
+
+    registers = 0
 
     def outputs(self, features: Float[Array, "n t c"]) -> ModelOutputs:
         features = features.astype(jnp.float32)
         return model_outputs(self.head, features[:, 0], self.spatial(features))
 
     def spatial(self, activation: Float[Array, "n t c"]) -> Float[Array, "n h w c"]:
-        n, tokens, width = activation.shape
-        side = round((tokens - 1) ** 0.5)
-        return activation[:, 1:].reshape(n, side, side, width)
+        grid = activation[:, 1 + self.registers :]
+        side = round(grid.shape[1] ** 0.5)
+        return grid.reshape(len(grid), side, side, -1)
 
 
 def vit(

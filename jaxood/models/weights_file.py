@@ -29,10 +29,14 @@ class WeightsInfo:
     """The metadata of a weights file.
 
     Attributes:
+      num_classes: 0 of a backbone without a head.
       class_names: one a class; empty where they are ImageNet's or not known.
       source_sha256: hash of the checkpoint it was converted from; empty where there is none.
       converter: package version that wrote the file.
       fetched_from: the checkpoint on the hub, with its commit; empty where it was a local file.
+      head: "linear" where the architecture's own is another kind; else empty.
+      negatives: columns of a cosine head that are no classes.
+      head_from: what a head that was not in the checkpoint was made of.
     """
 
     architecture: str
@@ -44,6 +48,9 @@ class WeightsInfo:
     source_sha256: str = ""
     converter: str = ""
     fetched_from: str = ""
+    head: str = ""
+    negatives: int = 0
+    head_from: str = ""
 
     def as_strings(self) -> dict[str, str]:
         values = {name: str(value) for name, value in asdict(self).items()}
@@ -60,6 +67,7 @@ class WeightsInfo:
             "preprocessing": Preprocessing.from_dict(json.loads(known["preprocessing"])),
             "class_names": tuple(map(str, json.loads(known["class_names"]))),
             "num_classes": int(known["num_classes"]),
+            "negatives": int(known.get("negatives", "0")),
         }
         return cls(**(known | parsed))  # type: ignore[arg-type]  # each of its field's type
 
@@ -128,7 +136,7 @@ def write_weights(
         digest = hashlib.sha256(head)
         file.write(head)
         for name, shape in shapes.items():
-            array = np.ascontiguousarray(value(name), "<f4")
+            array = np.asarray(value(name), "<f4", order="C")
             if array.shape != tuple(shape):
                 raise ValueError(f"{name}: got shape {array.shape}, announced {shape}")
             file.write(array.data)

@@ -326,20 +326,19 @@ def mc_dropout(case, rate=0.5, samples=30):
     return np.mean(total, axis=0).max(axis=1)
 
 
-def cosines(case):
-    return unit(case.test) @ unit(np.float64(case.head.columns).T).T
+def cosines(case, columns):
+    return unit(case.test) @ unit(np.float64(columns).T).T
 
 
-def mcm(case, temperature=1.0, negatives=0):
-    kept = cosines(case)[:, : toy.CLASSES - negatives]
-    return softmax(kept / temperature, axis=1).max(axis=1)
+def mcm(case, temperature=1.0):
+    return softmax(cosines(case, case.head.columns) / temperature, axis=1).max(axis=1)
 
 
-def neglabel(case, groups=2, negatives=2, temperature=0.01):
+def neglabel(case, groups=100, temperature=0.01):
     odds = []  # of P and 1 - P apart: P is 1 to float64's last bit
-    for row in cosines(case) / temperature:
-        known, foreign = row[:-negatives], row[-negatives:]
-        size, shares = negatives // groups, []
+    texts = (cosines(case, columns) for columns in (case.head.columns, case.head.negatives))
+    for known, foreign in zip(*(found / temperature for found in texts), strict=True):
+        size, shares = len(foreign) // groups, []
         for group in range(groups):
             dealt = foreign[: size * groups][group::groups]
             p = softmax(np.concatenate([known, dealt]))
@@ -726,7 +725,7 @@ REFERENCES = {
     "graduncertainty": graduncertainty,
     "mc-dropout": mc_dropout,
     "mcm": mcm,
-    "neglabel[negatives=2]": neglabel,
+    "neglabel": neglabel,
     "gmm": gmm,
     "gmm[covariance=full]": lambda case: gmm(case, full=True),
     "she": she,

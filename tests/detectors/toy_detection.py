@@ -16,9 +16,9 @@ from jaxood.outputs import ModelOutputs, model_outputs
 CHANNELS, CLASSES, SIZE = 24, 6, 8
 BATCH = 32
 DEAD, CONSTANT = 3, 5
-COSINE = ("mcm", "neglabel[negatives=2]")  # what wants a cosine head
-NAMES = [name for name in (*DETECTORS, *TRANSFORMS, *VIEWS) if name not in ("mcm", "neglabel")]
-NAMES += COSINE
+NEGATIVES = 105  # of a cosine head: more than a hundred groups take
+COSINE = ("mcm", "neglabel")  # what wants a cosine head
+NAMES = [*DETECTORS, *TRANSFORMS, *VIEWS]
 _RNG = np.random.default_rng(7)
 PATCH_WEIGHTS = _RNG.normal(size=(12, CHANNELS)).astype(np.float32) * 0.6
 PATCH_WEIGHTS[:, [DEAD, CONSTANT]] = 0.0
@@ -59,7 +59,8 @@ def head_of(kind: str):
     if kind == "cosine":
         pooled = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         means = [pooled[labels == label].mean(axis=0) for label in range(CLASSES)]
-        return CosineHead(jnp.asarray(means, jnp.float32).T, 100.0)
+        negatives = jnp.asarray(rng.normal(size=(CHANNELS, NEGATIVES)), jnp.float32)
+        return CosineHead(jnp.asarray(means, jnp.float32).T, 100.0, negatives)
     design = np.concatenate([pooled, np.ones((len(pooled), 1))], axis=1)
     ridge = 1e-2 * np.eye(CHANNELS + 1)
     targets = 5.0 * np.eye(CLASSES)[labels]

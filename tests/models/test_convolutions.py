@@ -68,6 +68,28 @@ def test_convolution_is_torchs_under_jit_and_vmap_and_in_bfloat16(case):
     assert np.abs(half.astype(jnp.float32) - wanted).max() < 0.02 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("height", [1, 7, 8, 9])
+def test_convolution_before_a_norm_is_torchs_and_so_are_its_gradients(height):
+    """In bands of rows: seven of one, two of four, three of three."""
+    x, kernel = drawn((6, 6, 5, 1, 2, 6), height=height)
+    wanted = reference(x, kernel, 1, 2, 6)
+
+    def call(x, kernel):
+        return convolve(x, kernel, 1, 2, 6, normed=True)
+
+    tolerance = {"rtol": 1e-5, "atol": 1e-5 * np.abs(wanted).max()}
+    np.testing.assert_allclose(jax.jit(call)(x, kernel), wanted, **tolerance)
+    half = jax.jit(call)(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, kernel)]
+    moved = tensors[0].permute(0, 3, 1, 2), tensors[1].permute(3, 2, 0, 1)
+    (torch.nn.functional.conv2d(*moved, None, 1, 2, groups=6) ** 2).sum().backward()
+    found = jax.jit(jax.grad(lambda *a: jnp.sum(call(*a) ** 2), (0, 1)))(x, kernel)
+    for ours, theirs in zip(found, tensors, strict=True):
+        expected = theirs.grad.numpy()
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_gradients_of_a_convolution_are_torchs(case):
     x, kernel = drawn(case)

@@ -11,6 +11,7 @@ from references import import_timm, import_torchvision
 from torch_networks import noise, randomise
 
 from jaxood.conversion import convert_state_dict
+from jaxood.conversion.convert import recognise
 from jaxood.conversion.parity import Depths, errors, find_reference, run, torch_outputs
 from jaxood.errors import UsageError
 from jaxood.models.convnext import Design, convnext
@@ -128,9 +129,9 @@ def test_dinov2_on_a_table_of_larger_images(monkeypatch):
     state |= {"backbone.pos_embed": large, "backbone.mask_token": torch.zeros(1, 24)}
 
     build = partial(dinov2, depth=2, width=24, heads=3)
-    monkeypatch.setitem(ARCHITECTURES, "dinov2_small", Architecture(build, {}))
-    arrays = convert_state_dict(state, "dinov2_small")
-    empty = abstract_model("dinov2_small", CLASSES)
+    monkeypatch.setitem(ARCHITECTURES, "dinov2_vits14", Architecture(build, {}))
+    arrays = convert_state_dict(state, "dinov2_vits14")
+    empty = abstract_model("dinov2_vits14", CLASSES)
     images = noise(2, 224)
     ours = run(fill(empty, lambda path: jnp.asarray(arrays[path])), images)
 
@@ -140,6 +141,52 @@ def test_dinov2_on_a_table_of_larger_images(monkeypatch):
         logits = linear(pooled).numpy()
     features = tokens[:, 1:].reshape(2, 16, 16, 24).numpy()
     assert max(errors(ours, Depths(features, pooled.numpy(), logits)).values()) < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["dinov2", "pretrain", "timm"])
+def test_dinov2_with_registers(monkeypatch, layout):
+    """timm's network; its class token has its position in it, its table is resized by torch."""
+    torch = pytest.importorskip("torch")
+    module = import_timm("timm.models.vision_transformer")
+    sizes = {"img_size": 224, "patch_size": 14, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    sizes |= {"reg_tokens": 4, "no_embed_class": True, "num_classes": 0, "init_values": 0.5}
+    backbone = randomise(module.VisionTransformer(**sizes), 224)
+    backbone.reg_token.data.normal_()
+    state = dict(backbone.state_dict())
+    large, linear = torch.randn(1, 1 + 37 * 37, 24), torch.nn.Linear(48, CLASSES)
+    grid = large[:, 1:].reshape(1, 37, 37, 24).permute(0, 3, 1, 2)
+    how = {"size": (16, 16), "mode": "bicubic", "antialias": True}
+    resized = torch.nn.functional.interpolate(grid, **how)
+    backbone.pos_embed.data = resized.permute(0, 2, 3, 1).reshape(1, 256, 24)
+    if layout == "timm":
+        state["pos_embed"] = large[:, 1:]
+    else:
+        backbone.cls_token.data += large[:, :1]
+        state |= {"pos_embed": large, "register_tokens": state.pop("reg_token")}
+        state["cls_token"] = backbone.cls_token.data - large[:, :1]
+        state["mask_token"] = torch.zeros(1, 24)
+    if layout == "dinov2":
+        state = {f"backbone.{key}": value for key, value in state.items()}
+        state |= {f"linear_head.{key}": value for key, value in linear.state_dict().items()}
+
+    build = partial(dinov2, depth=2, width=24, heads=3, registers=4)
+    monkeypatch.setitem(ARCHITECTURES, "dinov2_vits14_reg4", Architecture(build, {}))
+    arrays = convert_state_dict(state, "dinov2_vits14_reg4", layout)
+    head = {"kernel": linear.weight.detach().numpy().T, "bias": linear.bias.detach().numpy()}
+    if layout != "dinov2":
+        assert arrays["classifier/kernel"].shape == (48, 0)
+        arrays |= {f"classifier/{name}": array for name, array in head.items()}
+    model = fill(
+        abstract_model("dinov2_vits14_reg4", CLASSES), lambda path: jnp.asarray(arrays[path])
+    )
+    images = noise(2, 224)
+    with torch.inference_mode():
+        tokens = backbone.forward_features(torch.tensor(images.transpose(0, 3, 1, 2)))
+        pooled = torch.cat([tokens[:, 0], tokens[:, 5:].mean(dim=1)], dim=1)
+        logits = linear(pooled).numpy()
+    features = tokens[:, 5:].reshape(2, 16, 16, 24).numpy()
+    theirs = Depths(features, pooled.numpy(), logits)
+    assert max(errors(run(model, images), theirs).values()) < 1e-5
 
 
 def test_windows_that_are_moved_look_past_no_border():
@@ -176,3 +223,24 @@ def test_full_size(name, layout):
         if key.endswith(("layer_scale", "gamma")):  # 1e-6 would leave nothing of the blocks
             parameter.data.fill_(0.3)
     same_at_three_depths(randomise(network, 224), name, layout, 224, 1e-4)
+
+
+@pytest.mark.long
+def test_full_size_of_a_backbone_without_a_head():
+    """timm's DINOv2 with registers, which is recognised by its keys."""
+    torch = pytest.importorskip("torch")
+    network = import_timm().create_model("vit_small_patch14_reg4_dinov2", img_size=224)
+    network = randomise(network, 224)
+    state = network.state_dict()
+    match = recognise({key: tuple(value.shape) for key, value in state.items()}, None)
+    assert (match.architecture, match.num_classes) == ("dinov2_vits14_reg4", 0)
+    images = noise(2, 224)
+    with torch.inference_mode():
+        tokens = network.forward_features(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    arrays = convert_state_dict(state, match.architecture)
+    empty = abstract_model(match.architecture, 0)
+    found = run(fill(empty, lambda path: jnp.asarray(arrays[path])), images)
+    grid = tokens[:, 5:].reshape(2, 16, 16, 384)
+    pooled = np.concatenate([tokens[:, 0], grid.mean(axis=(1, 2))], axis=1)
+    for ours, theirs in ((found.feature_map, grid), (found.pooled, pooled)):
+        assert np.abs(np.asarray(ours) - theirs).max() < 1e-4 * np.abs(theirs).max()
