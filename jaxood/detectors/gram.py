@@ -52,12 +52,14 @@ class GramStatistics(LayerExtractor):
         # Powers up to twice the order: without the two scales they leave float32's range.
         peaks = jnp.maximum(jnp.abs(values).max(axis=1, keepdims=True), 1e-30)
         largest = peaks.max(axis=2, keepdims=True)
-        statistics = []
+        heights, ratios = values / peaks, peaks / largest
+        statistics, power, ratio = [], heights, ratios
         for order in range(1, self.orders + 1):
-            total = ((values / largest) ** order).sum(axis=2)
-            rows = jnp.einsum("npc,np->nc", (values / peaks) ** order, total, precision="highest")
+            total = jnp.einsum("npc,noc->np", power, ratio, precision="highest")
+            rows = jnp.einsum("npc,np->nc", power, total, precision="highest")
             root = jnp.sign(rows) * jnp.abs(rows) ** (1 / order)
             statistics.append(root * peaks[:, 0] * largest[:, 0])
+            power, ratio = power * heights, ratio * ratios
         return jnp.concatenate(statistics, axis=1)
 
 

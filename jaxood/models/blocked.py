@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+import jax
 from jaxtyping import Array, Float
 
 from jaxood.compiling import images_a_step, in_steps
@@ -59,10 +60,13 @@ def _with_layers(
 ) -> tuple[ModelOutputs, Layers, Layers]:
     """The outputs, what the stages gave on the way, and what extractors make of that."""
     passed: Layers = {}  # traced: what nobody reads is not kept
+    read = {name for one in over_layers for name in layers_of(model, one.layers)}
     activation, before = images, None
     for name in model.stage_names:
-        activation = passed[name] = model.run(activation, start=before, stop=name)
-        before = name
+        activation = model.run(activation, start=before, stop=name)
+        if name in read:  # once, not again for each that reads it
+            activation = jax.lax.optimization_barrier(activation)
+        passed[name], before = activation, name
     reduced = {
         one.key: one.reduce([as_map(model, passed[name]) for name in layers_of(model, one.layers)])
         for one in over_layers

@@ -35,9 +35,12 @@ def seconds(call: Callable[[], object], repeats: int = 5, warmup: int = 1) -> fl
 
 
 def seconds_in_turn(
-    calls: dict[str, Callable[[], object]], repeats: int = 5, warmup: int = 1
+    calls: dict[str, Callable[[], object]],
+    repeats: int = 5,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median wall time of each of `calls`, run A B A B... so that drift hits all alike.
+    """Median time of each of `calls`, run A B A B... so that drift hits all alike.
 
     A pause goes before each: torch's threads wait for more work for 0.2 s, on a core that the
     next call needs.
@@ -48,9 +51,9 @@ def seconds_in_turn(
     for _ in range(repeats):
         for name, call in calls.items():
             time.sleep(PAUSE)
-            start = time.perf_counter()
+            start = clock()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: sorted(taken)[len(taken) // 2] for name, taken in times.items()}
 
 
