@@ -34,6 +34,7 @@ from jaxood.probes.class_mean import cosine_class_means, linear_class_means
 from jaxood.probes.linear import Labelled as Rows
 from jaxood.probes.linear import choose_linear, fit_linear
 from jaxood.processes import is_first
+from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.runner import Runner
 
 KINDS = ("linear", "class-mean")
@@ -89,7 +90,7 @@ def head(
     l2: float | None = None,
     classes: str | Path | Sequence[str] = (),
     root: Path | str | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = DEFAULT,
     seed: int = 0,
     cache_images: Path | str | None = None,
     progress: SetProgress | None = None,
@@ -137,6 +138,7 @@ def head(
         sets["validation"], _ = _labelled(numbered_by(others, names), "validation", names)
     model, info = load_backbone(weights)
     runner = Runner(model, cache_images=cache_images)
+    batch_size = runner.check((), batch_size)
     require_same_images(sets.values())
     shares = [own_share(images) for images in sets.values()]
     require_space(shares, cache_images, model.preprocessing)
