@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         store=args.output,
         progress=None if args.quiet else progress_bar("faithfulness", " images seen by the model"),
+        suite_progress=None if args.quiet else progress_bar,
     )
     if is_first():
         result.save(args.output, figures=args.figures)

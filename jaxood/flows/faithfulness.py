@@ -15,7 +15,7 @@ from jaxood.data.suites import Suite
 from jaxood.data.suites import suite as suite_of
 from jaxood.errors import UsageError, require, require_seed
 from jaxood.flows.attribute import AttributionSource
-from jaxood.flows.evaluate import skipped_lines
+from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.maps import maps_of_images
 from jaxood.flows.measuring import measured
 from jaxood.flows.purification import Purification, purification
@@ -196,6 +196,7 @@ def faithfulness(
     seed: int = 0,
     store: Path | str | None = None,
     progress: Progress | None = None,
+    suite_progress: SetProgress | None = None,
 ) -> FaithfulnessResult:
     """Measures maps by many measures at once, random maps always beside them.
 
@@ -222,6 +223,7 @@ def faithfulness(
       seed: of every draw; an image's draws depend on its name and on nothing else.
       store: folder for measured.jsonl, from which an interrupted run goes on.
       progress: told how many altered images are classified, and how many there are, about.
+      suite_progress: of the evaluation on `suite`; see `jaxood.evaluate`.
 
     Raises:
       UsageError: for a wrong argument or map, before an image is read where that is possible.
@@ -264,7 +266,13 @@ def faithfulness(
     if data is not None:
         kept = None if store is None else Path(store) / "features"
         purified = purification(
-            source.runner.model, data, source.extractors, source.batch_size, seed, kept
+            source.runner.model,
+            data,
+            source.extractors,
+            source.batch_size,
+            seed,
+            kept,
+            suite_progress,
         )
     return FaithfulnessResult(
         source.runner.model,

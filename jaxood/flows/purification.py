@@ -13,7 +13,7 @@ from jaxood.detectors.logit_scores import Energy
 from jaxood.detectors.method import Method
 from jaxood.detectors.sfp import SpatialPurification
 from jaxood.errors import UsageError
-from jaxood.flows.evaluate import evaluate
+from jaxood.flows.evaluate import SetProgress, evaluate
 from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.statistics import spearman
 from jaxood.perturbation.subject import RANDOM
@@ -74,6 +74,7 @@ def purification(
     batch_size: int,
     seed: int,
     store: Path | None,
+    progress: SetProgress | None = None,
 ) -> Purification:
     """Evaluates SFP by each attribution, and by random channel weights.
 
@@ -92,7 +93,13 @@ def purification(
         name: Method(Energy(), view=view) for name, view in views.items() if name not in refused
     }
     found = evaluate(
-        model, suite, [Energy(), *methods.values()], batch_size=batch_size, seed=seed, store=store
+        model,
+        suite,
+        [Energy(), *methods.values()],
+        batch_size=batch_size,
+        seed=seed,
+        store=store,
+        progress=progress,
     )
     mean = {result.method: result.mean("auroc") for result in found.results}
     auroc = {name: mean[one.name] for name, one in methods.items() if one.name in mean}
