@@ -32,7 +32,7 @@ class Example(NamedTuple):
 
     Attributes:
       caption: its score, class and name.
-      pictures: as the model sees it, and under its maps.
+      pictures: as it is, and under its maps, with a frame around what the model sees of it.
     """
 
     caption: str

@@ -20,9 +20,9 @@ QUALITY = 85
 
 @dataclass(frozen=True)
 class Number:
-    """A table cell: a value to sort by, shown as `text`."""
+    """A table cell: a value to sort by, None the last, shown as `text`."""
 
-    value: float
+    value: int | float | None
     text: str
     best: bool = False
 
@@ -97,7 +97,8 @@ def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return f'<td class="text">{escape(cell)}</td>'
     best = ' class="best"' if cell.best else ""
-    return f'<td{best} data-value="{cell.value!r}">{escape(cell.text)}</td>'
+    value = "" if cell.value is None else repr(cell.value)
+    return f'<td{best} data-value="{value}">{escape(cell.text)}</td>'
 
 
 def figure(drawing: str, caption: str, kind: str = "") -> str:
