@@ -201,16 +201,16 @@ class FaithfulnessResult:
             with closing(wholes(some, preprocessing, len(chosen))) as pictures:
                 found = dict(pictures)
         for row, subject in enumerate(self.shown):
-            everything = tuple(slice(0, side) for side in subject.size)
-            pixels, inside = found.get(row, (subject.image, everything))
+            everything = slice(0, subject.size[0]), slice(0, subject.size[1])
+            picture = found.get(row, Whole(subject.image, everything))
             maps = {name: map for name, map in subject.maps.items() if _is_shown(name)}
             grey = heats(np.stack(list(maps.values())), subject.size)
             drawn = {
-                name.partition("/")[0]: laid_over(pixels, inside, shades[heat], 1.0)
+                name.partition("/")[0]: laid_over(picture.pixels, picture.inside, shades[heat], 1.0)
                 for name, heat in zip(maps, grey, strict=True)
             }
             target = self.model.class_names[subject.target]
-            yield Pictured(subject.id, target, pixels, drawn)
+            yield Pictured(subject.id, target, picture.pixels, drawn)
 
 
 def _is_shown(name: str) -> bool:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from jaxood.metrics.ood import TPR, threshold_at
 from jaxood.report.faithfulness import MeanCurve
-from jaxood.report.figures import BLUE, CURVES, ORANGE
+from jaxood.report.figures import BLUE, ORANGE, line
 from jaxood.report.plots import BINS, bars, roc_points, thinned
 
 MOST_POINTS = 200  # of a curve: a point every two pixels
@@ -29,10 +29,10 @@ def roc(curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " 
         _line([0.0, 1.0], [0.0, 1.0], "axis"),
         _line([0.0, 1.0], [TPR, TPR], "axis dashed"),
     ]
-    for number, (name, (known, foreign)) in enumerate(curves.items()):
+    for name, (known, foreign) in curves.items():
         false, true = thinned(*roc_points(known, foreign), MOST_POINTS)
-        colour = CURVES[number % len(CURVES)]
-        drawn = _line(false, true, "curve", colour)
+        style = line(list(curves), name)
+        drawn = _line(false, true, "curve", style["color"], style["linestyle"])
         lines.append(f"<g><title>{escape(name)}</title>{drawn}</g>")
     ticks = {value: f"{100 * value:.0f}" for value in (0, 0.25, 0.5, 0.75, 1)}
     return _svg(lines, ticks, ticks, "OOD taken as ID (FPR, %)", "ID kept (TPR, %)")
