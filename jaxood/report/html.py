@@ -16,6 +16,7 @@ from jaxood.report.manifest import plain
 
 THUMBNAIL, COMPARED = 132, 300  # pixels of the longer side
 QUALITY = 85
+LONG = 60  # letters of a cell that is broken into lines
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def _kind(text: bool) -> str:
 
 def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
-        return f'<td class="text">{escape(cell)}</td>'
+        kind = "text long" if len(cell) > LONG else "text"
+        return f'<td class="{kind}">{escape(cell)}</td>'
     best = ' class="best"' if cell.best else ""
     value = "" if cell.value is None else repr(cell.value)
     return f'<td{best} data-value="{value}">{escape(cell.text)}</td>'

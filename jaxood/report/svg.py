@@ -69,10 +69,14 @@ def curves(
       x: shares, shown in per cent.
       styles: by name, see `jaxood.report.figures.line`.
     """
+    from matplotlib.ticker import MaxNLocator
+
     across = np.asarray(x, float)
-    low = min(float(one.low.min()) for one in found.values())
-    high = max(float(one.high.max()) for one in found.values())
-    right, tall = float(across.max()) or 1.0, high - low or 1.0
+    ticks = MaxNLocator(5).tick_values(
+        min(float(one.low.min()) for one in found.values()),
+        max(float(one.high.max()) for one in found.values()),
+    )
+    low, tall, right = ticks[0], ticks[-1] - ticks[0], float(across.max()) or 1.0
     across = across / right
     bands, lines = [], []
     for name, one in found.items():
@@ -82,9 +86,8 @@ def curves(
         bands.append(_line(*around, "band", colour))
         drawn = _line(across, middle, "curve", colour, dashes)
         lines.append(f"<g><title>{escape(name)}</title>{drawn}</g>")
-    quarters = (0, 0.25, 0.5, 0.75, 1)
-    x_ticks = {value: f"{100 * value * right:.3g}" for value in quarters}
-    y_ticks = {value: f"{low + value * tall:.3g}" for value in quarters}
+    x_ticks = {value: f"{100 * value * right:.3g}" for value in (0, 0.25, 0.5, 0.75, 1)}
+    y_ticks = {(value - low) / tall: f"{round(value, 12) + 0.0:.3g}" for value in ticks}
     return _svg([*bands, *lines], x_ticks, y_ticks, x_label, "")
 
 
