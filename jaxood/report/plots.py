@@ -32,7 +32,7 @@ def draw_roc(path: Path, results: Sequence[MethodResult], id_name: str) -> None:
                 *roc_points(result.scores.id, result.scores.ood[name]), MOST_POINTS
             )
             label = f"{result.method} ({100 * result.metrics[name].auroc:.1f})"
-            style = line([one.method for one in best], result.method)
+            style = line([one.method for one in results], result.method)
             panel.plot(100 * false, 100 * true, label=label, linewidth=1.6, **style)
         panel.plot([0, 100], [0, 100], color="0.75", linewidth=0.8, zorder=0)
         panel.axhline(100 * TPR, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
