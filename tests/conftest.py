@@ -4,6 +4,7 @@ Every annotation of the package is checked at run time, shapes among them.
 """
 
 import os
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -46,3 +47,22 @@ def compile_as_it_runs(request):
     jax.config.update("jax_disable_most_optimizations", not optimised)
     yield
     jax.clear_caches()  # what a file compiled takes gigabytes by the end of all of them
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Without a window, where there is one."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no chromium and chromedriver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for option in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=driver)
+    found = webdriver.Chrome(options, service)
+    yield found
+    found.quit()

@@ -1,5 +1,6 @@
 """The public face as a user has it: arrays, a model and images, studies."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -168,9 +169,9 @@ def test_listings_tell_needs_parameters_and_papers():
     (scaling,) = jaxood.list_detectors("temp_scaling")
     assert scaling.needs == ("validation images", "labels")
     assert {entry.name for entry in jaxood.list_detectors("*nn*")} >= {"knn", "nnguide"}
-    entries = [*jaxood.list_detectors(), *jaxood.list_attributions()]
+    entries = [*jaxood.list_detectors(), *jaxood.list_attributions(), *jaxood.list_measures()]
     for entry in entries:
-        assert entry.summary, entry.name
+        assert re.match(r"[A-Z`].*[^:]$", entry.summary) and "|" not in entry.summary, entry.name
         assert entry.paper or entry.name in ("randomcam", "sobel"), entry.name  # baselines
     assert "images" in next(e for e in entries if e.name == "odin").needs
     assert "labels" in next(e for e in entries if e.name == "she").needs

@@ -86,7 +86,7 @@ def gradient_parts(
 
 @dataclass(frozen=True)
 class FullGrad(Attribution):
-    """Has no layer: it takes all of them."""
+    """What the image and the biases of all layers add to the logit, by their gradients."""
 
     name: ClassVar[str] = "fullgrad"
     paper: ClassVar[str] = "Srinivas & Fleuret, NeurIPS 2019"

@@ -41,9 +41,11 @@ def plus_plus_map(a: Map, g: Map, g2: Map, g3: Map, epsilon: float) -> Float[Arr
 
 @dataclass(frozen=True)
 class GradCAMPlusPlus(Attribution):
-    """Attributes:
-    layer: None for the model's choice.
-    epsilon: added to alpha's denominator.
+    """Each channel weighed by its positive gradients, the places by second and third derivatives.
+
+    Attributes:
+      layer: None for the model's choice.
+      epsilon: added to alpha's denominator.
     """
 
     name: ClassVar[str] = "grad-cam++"
@@ -60,7 +62,9 @@ class GradCAMPlusPlus(Attribution):
 
 @dataclass(frozen=True)
 class SmoothGradCAMPlusPlus(Attribution):
-    """The noise is drawn once and added to every image, so a map does not depend on its batch.
+    """Grad-CAM++ with the mean derivatives of noisy copies of the image.
+
+    The noise is drawn once and added to every image, so a map does not depend on its batch.
 
     Attributes:
       layer: None for the model's choice.

@@ -60,6 +60,8 @@ class GradientCAM(Attribution):
 
 @dataclass(frozen=True)
 class GradCAM(GradientCAM):
+    """Each channel weighed by the mean of its gradient."""
+
     name: ClassVar[str] = "grad-cam"
     paper: ClassVar[str] = "Selvaraju et al., ICCV 2017"
 
@@ -69,6 +71,8 @@ class GradCAM(GradientCAM):
 
 @dataclass(frozen=True)
 class XGradCAM(GradientCAM):
+    """Each channel weighed by its gradient where it is active."""
+
     name: ClassVar[str] = "xgrad-cam"
     paper: ClassVar[str] = "Fu et al., BMVC 2020"
 
@@ -79,6 +83,8 @@ class XGradCAM(GradientCAM):
 
 @dataclass(frozen=True)
 class LayerCAM(GradientCAM):
+    """Each channel weighed by its gradient at every place, where that is positive."""
+
     name: ClassVar[str] = "layercam"
     paper: ClassVar[str] = "Jiang et al., TIP 2021"
 
@@ -88,6 +94,8 @@ class LayerCAM(GradientCAM):
 
 @dataclass(frozen=True)
 class ElementwiseGradCAM(GradientCAM):
+    """Activation times gradient: the positive ones, summed over channels."""
+
     name: ClassVar[str] = "elementwise-grad-cam"
     paper: ClassVar[str] = "the package grad-cam"
 
@@ -97,6 +105,8 @@ class ElementwiseGradCAM(GradientCAM):
 
 @dataclass(frozen=True)
 class HiResCAM(GradientCAM):
+    """Activation times gradient, summed over channels."""
+
     name: ClassVar[str] = "hirescam"
     paper: ClassVar[str] = "Draelos & Carin 2020"
 
@@ -106,6 +116,8 @@ class HiResCAM(GradientCAM):
 
 @dataclass(frozen=True)
 class EigenGradCAM(GradientCAM):
+    """The first principal component of activation times gradient."""
+
     name: ClassVar[str] = "eigengradcam"
     paper: ClassVar[str] = "the package grad-cam"
 

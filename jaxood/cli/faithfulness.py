@@ -15,8 +15,9 @@ Maps from elsewhere: an NPZ file with `ids`, an image name each, and an array [n
 NAME that --maps gives it (`jaxood attribute` writes such files).
 
 Writes values.csv (a row an image, method and measure), table.csv, table.md, curves.csv,
-faithfulness.json, faithfulness.png, curves.png and manifest.json. measured.jsonl holds every image
-as it comes; the same command goes on from it.
+faithfulness.json, faithfulness.png, curves.png, report.html to look at (the maps of the first
+images under a slider) and manifest.json. measured.jsonl holds every image as it comes; the same
+command goes on from it.
 """
 
 import argparse
@@ -78,4 +79,4 @@ def run(args: argparse.Namespace) -> None:
         result.save(args.output, figures=args.figures)
     print(result)
     if not args.quiet:
-        print(f"written to {args.output}: values, table, curves, pictures and manifest")
+        print(f"written to {args.output}: report.html, values, table, curves, pictures")

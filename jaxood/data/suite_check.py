@@ -103,7 +103,8 @@ def check_suite(source: str | Path | Suite, root: Path | str | None = None) -> S
     """What of a suite is on the disk: of lists, every file is looked for.
 
     Args:
-      source, root: see `jaxood.suite`.
+      source: see `jaxood.suite`.
+      root: see there.
 
     Raises:
       UsageError: when there is no such suite, or no such root.

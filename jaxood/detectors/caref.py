@@ -85,7 +85,7 @@ class CARef(Detector):
 
 @dataclass(frozen=True)
 class CADRef(Detector):
-    """The same, with what points along the predicted class's weight divided by the energy."""
+    """`caref`, with what points along the predicted class's weight divided by the energy."""
 
     name: ClassVar[str] = "cadref"
     paper: ClassVar[str] = "Ling, Chang, Zhao et al., CVPR 2025"

@@ -115,7 +115,7 @@ class CoP(Detector):
 
 @dataclass(frozen=True)
 class CoRP(Detector):
-    """The same in random Fourier features of the features at length 1; `features` of them."""
+    """`cop` in random Fourier features of the features at length 1; `features` of them."""
 
     name: ClassVar[str] = "corp"
     paper: ClassVar[str] = "Fang, Tao, Lv, He, Huang, Yang, NeurIPS 2024"

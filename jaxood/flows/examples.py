@@ -1,16 +1,17 @@
 """Images that a method is surest of and those it doubts, with the maps that were kept of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from jaxood.attribution.heatmap import heats
-from jaxood.data.images import ImageSet
+from jaxood.data.decode import Whole
+from jaxood.data.images import ImageSet, wholes
 from jaxood.models.registry import LoadedModel
 from jaxood.report.evaluation_page import Example, Examples
-from jaxood.report.pictures import overlay, palette
+from jaxood.report.pictures import laid_over, palette
 from jaxood.runner.features import Features
 
 EACH = 6  # images at each end
@@ -45,8 +46,9 @@ def examples(
         number = int(features.predicted[row])
         label = model.class_names[number] if model.class_names else f"class {number}"
         caption = f"{scores[row]:.3f} · {label} · {images.ids[features.indices[row]]}"
-        drawn = [overlay(picture, heat[position], shades) for heat in warm.values()]
-        found.append((position, Example(caption, (picture, *drawn))))
+        pixels, inside = picture
+        drawn = [laid_over(pixels, inside, shades[heat[position]]) for heat in warm.values()]
+        found.append((position, Example(caption, (pixels, *drawn))))
     return Examples(
         name,
         [example for position, example in found if position < len(highest)],
@@ -54,14 +56,8 @@ def examples(
     )
 
 
-def _read(
-    model: LoadedModel, images: ImageSet, indices: Int[np.ndarray, " m"]
-) -> Mapping[int, UInt8[np.ndarray, "h w 3"]]:
-    """By index, what the model sees of images; they are not kept during a pass."""
+def _read(model: LoadedModel, images: ImageSet, indices: Int[np.ndarray, " m"]) -> dict[int, Whole]:
+    """By index, images as people know them; they are not kept during a pass."""
     chosen = np.unique(indices)
-    found = {}
-    with closing(images.subset(chosen).batches(model.preprocessing, len(chosen))) as batches:
-        for batch in batches:
-            for row in np.flatnonzero(batch.valid):
-                found[int(chosen[batch.indices[row]])] = batch.images[row]
-    return found
+    with closing(wholes(images.subset(chosen), model.preprocessing, len(chosen))) as pictures:
+        return {int(chosen[row]): picture for row, picture in pictures}

@@ -1,6 +1,7 @@
 """How faithful attribution maps are, by every measure that the field uses: one table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxood.data.images import ImageSet
+from jaxood.attribution.heatmap import heats
+from jaxood.data.decode import Whole
+from jaxood.data.images import ImageSet, wholes
 from jaxood.data.objects import regions, regions_fingerprint
 from jaxood.data.suites import Suite
 from jaxood.data.suites import suite as suite_of
 from jaxood.errors import UsageError, require, require_seed
+from jaxood.files import write_whole
 from jaxood.flows.attribute import AttributionSource
 from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.maps import maps_of_images
@@ -21,9 +25,10 @@ from jaxood.flows.measuring import measured
 from jaxood.flows.purification import Purification, purification
 from jaxood.flows.sources import ModelSource, model_of_suite
 from jaxood.models.registry import LoadedModel
-from jaxood.perturbation.maps import MapSource
+from jaxood.perturbation.maps import MapSource, unique
 from jaxood.perturbation.measure import Finding, Measure
 from jaxood.perturbation.measures import MEASURES, AnyMeasure, measures_of
+from jaxood.perturbation.subject import RANDOM, Subject
 from jaxood.report.faithfulness import (
     Cell,
     ColumnValues,
@@ -40,8 +45,10 @@ from jaxood.report.faithfulness import (
     table,
     write_results,
 )
+from jaxood.report.faithfulness_page import Found, Pictured, Purified, faithfulness_page
 from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
+from jaxood.report.pictures import laid_over, palette
 from jaxood.runner.batch_size import DEFAULT, BatchSize
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import Progress
@@ -55,8 +62,10 @@ FILES = (
     "faithfulness.json",
     "faithfulness.png",
     "curves.png",
+    "report.html",
     "manifest.json",
 )
+IN_PAGE = 80  # maps, of the first images
 
 MeasureSource = AnyMeasure | Sequence[AnyMeasure]
 
@@ -68,6 +77,8 @@ class FaithfulnessResult:
     Attributes:
       measures: by key.
       findings: one a measure, map and image; random maps singly ("random/0"...).
+      shown: the first images with their maps, for the page; of several processes the first has
+        them.
       settings: what else decided the result.
       variants: of each measure, by what was changed; empty unless stability was asked for.
       purification: what the maps gain in telling OOD images, where a suite was given.
@@ -77,6 +88,7 @@ class FaithfulnessResult:
     images: ImageSet = field(repr=False)
     measures: Mapping[str, Measure]
     findings: tuple[Finding, ...] = field(repr=False)
+    shown: tuple[Subject, ...] = field(repr=False)
     skipped: tuple[Skipped, ...]
     seed: int
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -132,6 +144,8 @@ class FaithfulnessResult:
     def save(self, folder: Path | str, *, figures: str = "png") -> Path:
         """Writes values.csv, table.csv, table.md, curves.csv, faithfulness.json and pictures.
 
+        report.html has it all in one file, and the first images under their maps.
+
         Args:
           figures: the format of the pictures: "png", "svg" or "pdf".
         """
@@ -152,18 +166,56 @@ class FaithfulnessResult:
             "random_wins": self.random_wins,
             "stability": [vars(one) for one in self.stability],
         }
+        purified = None
         if self.purification is not None:
-            found["purification"] = {
-                **asdict(self.purification),
-                "gain": self.purification.gain,
-                "agreement": self.purification.agreement(self.table),
-            }
+            gain, agreement = self.purification.gain, self.purification.agreement(self.table)
+            purified = Purified(**asdict(self.purification), gain=gain, agreement=agreement)
+            found["purification"] = purified._asdict()
         write_json(folder / "faithfulness.json", found)
         draw_table(folder / f"faithfulness.{figures}", self.table)
         if curves:
             draw_curves(folder / f"curves.{figures}", curves, self.measures)
+        told = Found(
+            self.columns,
+            self.table,
+            curves,
+            self.measures,
+            self.random_wins,
+            self.stability,
+            purified,
+        )
+        notes = skipped_lines("images", self.skipped, len(self.images))
+        title = f"How faithful maps of {self.model.label} are"
+        page = faithfulness_page(title, notes, told, self._pictured(), about)
+        write_whole(folder / "report.html", page.encode())
         write_json(folder / "manifest.json", about)
         return folder
+
+    def _pictured(self) -> Iterator[Pictured]:
+        """The images shown: whole, where they can be read again, else what the model saw."""
+        names, shades = unique(self.images.ids), palette()
+        chosen = np.array([names.index(subject.id) for subject in self.shown], int)
+        found: dict[int, Whole] = {}
+        if len(chosen):
+            some, preprocessing = self.images.subset(chosen), self.model.preprocessing
+            with closing(wholes(some, preprocessing, len(chosen))) as pictures:
+                found = dict(pictures)
+        for row, subject in enumerate(self.shown):
+            everything = slice(0, subject.size[0]), slice(0, subject.size[1])
+            picture = found.get(row, Whole(subject.image, everything))
+            maps = {name: map for name, map in subject.maps.items() if _is_shown(name)}
+            grey = heats(np.stack(list(maps.values())), subject.size)
+            drawn = {
+                name.partition("/")[0]: laid_over(picture.pixels, picture.inside, shades[heat], 1.0)
+                for name, heat in zip(maps, grey, strict=True)
+            }
+            target = self.model.class_names[subject.target]
+            yield Pictured(subject.id, target, picture.pixels, drawn)
+
+
+def _is_shown(name: str) -> bool:
+    """All maps, but of the random ones the first."""
+    return name == f"{RANDOM}/0" or not name.startswith(f"{RANDOM}/")
 
 
 def chosen_measures(measures: MeasureSource | None, objects: bool = False) -> dict[str, Measure]:
@@ -261,7 +313,11 @@ def faithfulness(
         one for by_change in variants.values() for found in by_change.values() for one in found
     )
     every = {one.key: one for one in (*chosen.values(), *others)}
-    findings, skipped, _ = measured(source, list(every.values()), store, progress)
+    several = sum(map(_is_shown, source.wanted))
+    most = max(1, IN_PAGE // several)
+    findings, skipped, subjects = measured(source, list(every.values()), store, progress, most)
+    ids = {finding.id for finding in findings}
+    names = [name for name in source.names if name in ids][:most]
     purified = None
     if data is not None:
         kept = None if store is None else Path(store) / "features"
@@ -279,6 +335,7 @@ def faithfulness(
         source.images,
         chosen,
         tuple(findings),
+        tuple(source.named(names, subjects)),
         tuple(skipped),
         seed,
         {

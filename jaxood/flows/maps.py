@@ -25,6 +25,7 @@ from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.maps import MapSource, read_maps, unique
 from jaxood.perturbation.measure import Measure
 from jaxood.perturbation.subject import RANDOM, Subject, image_number
+from jaxood.processes import is_first
 from jaxood.runner.batch_size import AUTO, BatchSize
 from jaxood.runner.features import Skipped
 from jaxood.runner.runner import MOST_ROWS, Runner, skipped_of
@@ -118,6 +119,14 @@ class MapsOfImages:
                     )
                     for row, name in enumerate(names)
                 ]
+
+    def named(self, names: Sequence[str], kept: Sequence[Subject]) -> list[Subject]:
+        """Images by name: those that were kept, and in the first process the others, computed."""
+        found = {subject.id: subject for subject in kept}
+        lacking = [self.names.index(name) for name in names if name not in found]
+        if lacking and is_first():
+            found |= {one.id: one for subjects in self.of(lacking, []) for one in subjects}
+        return [found[name] for name in names if name in found]
 
     def _random(self, draw: int, name: str, grid: tuple[int, int]) -> Float[np.ndarray, "h w"]:
         generator = np.random.default_rng([self.seed, draw, image_number(name)])

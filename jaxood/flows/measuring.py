@@ -28,12 +28,12 @@ class Measured(NamedTuple):
 
     Attributes:
       findings: in the order of measures, methods and images.
-      first: the first image that this process measured now.
+      kept: the first images that this process measured now.
     """
 
     findings: list[Finding]
     skipped: list[Skipped]
-    first: Subject | None
+    kept: list[Subject]
 
 
 def measured(
@@ -41,6 +41,7 @@ def measured(
     measures: Sequence[Measure],
     store: Path | str | None = None,
     progress: Progress | None = None,
+    keep: int = 1,
 ) -> Measured:
     """Findings of every image, map and measure, those of an earlier run among them.
 
@@ -50,6 +51,7 @@ def measured(
       store: folder for measured.jsonl, from which an interrupted run goes on; for each of several
         processes in a folder of its own there.
       progress: told how much is classified, and how much there is, in images.
+      keep: images whose maps are kept, at most.
 
     Raises:
       UsageError: when not one image can be decoded; for a map that is not finite.
@@ -81,7 +83,7 @@ def measured(
 
     todo = [i for name, i in index.items() if i in share and pending(name)]
     classified, total = 0.0, sum(work(source.names[i]) for i in todo)
-    first: Subject | None = None
+    kept: list[Subject] = []
     skipped: list[Skipped] = []
 
     def told(images: int | float) -> None:
@@ -96,7 +98,7 @@ def measured(
         told(0)
         with closing(source.of(todo, skipped)) as groups:
             for subjects in groups:
-                first = first or subjects[0]
+                kept += subjects[: keep - len(kept)]
                 for subject in subjects:
                     for method, given in subject.maps.items():
                         require_map(subject.id, subject.size, method, given)
@@ -117,7 +119,7 @@ def measured(
         )
     }
     findings.sort(key=lambda one: (order[one.measure, one.method], index[one.id]))
-    return Measured(findings, skipped, first)
+    return Measured(findings, skipped, kept)
 
 
 def _of_all_processes(

@@ -29,7 +29,6 @@ from jaxood.perturbation.road import (
     perturbed_images,
 )
 from jaxood.perturbation.subject import RANDOM
-from jaxood.processes import is_first
 from jaxood.report.curves import draw_curves, draw_strip, table, write_results
 from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
@@ -200,17 +199,13 @@ def road(
         batch_size=batch_size,
         seed=seed,
     )
-    findings, skipped, first = measured(source, [measure], store, progress)
+    findings, skipped, kept = measured(source, [measure], store, progress)
     curves = [curves_of(finding) for finding in findings]
-    name = curves[0].id
-    if is_first() and (first is None or first.id != name):  # it is from an earlier run
-        ((first,),) = source.of([source.names.index(name)], [])
-    sample = []
-    if first is not None and first.id == name:
-        sample = [
-            Explained(name, first.image, first.target, method, given)
-            for method, given in first.maps.items()
-        ]
+    sample = [
+        Explained(first.id, first.image, first.target, method, given)
+        for first in source.named([curves[0].id], kept)
+        for method, given in first.maps.items()
+    ]
     return RoadResult(
         source.runner.model,
         source.images,

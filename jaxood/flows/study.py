@@ -45,15 +45,14 @@ def study(
     """Evaluates every model on every suite with every seed.
 
     A run that gives no result, as that of a method whose needs a suite does not meet, is told of in
-    the report and does not take the others with it.
+    the report and does not take the others with it. What is not told here is as in
+    `jaxood.evaluate`.
 
     Args:
       models: by what they are called in tables; weights of several trainings of one model are a
         sequence, whose results are averaged. Without names: what the weights say they are of.
         None: of each suite the model that belongs to it.
       suites: names, or suites.
-      methods, settings, sweeps, tune, batch_size, bank_fraction, balanced_bank,
-        fpr_convention, full_spectrum, cache_images: see `jaxood.evaluate`.
       seeds: of the random draws: bank, coalitions, intervals.
       root: the folder in which the images of the suites lie, of those that need one.
       output: folder where the result of each run is written as it comes, and the features, from

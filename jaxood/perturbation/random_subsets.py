@@ -126,7 +126,7 @@ class SensitivityN(SubsetCorrelation):
 
 @dataclass(frozen=True)
 class FaithfulnessCorrelation(SubsetCorrelation):
-    """The same, of subsets of one size.
+    """Whether subsets of one size that a map calls relevant are those the class falls without.
 
     Attributes:
       share: of the features that a subset has.

@@ -1,6 +1,5 @@
 """report.html of an evaluation: tables that sort, curves, histograms, and images to look at."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from jaxtyping import UInt8
 
 from jaxood.metrics.ood import Interval
 from jaxood.report import svg
-from jaxood.report.figures import CURVES
+from jaxood.report.figures import line
 from jaxood.report.html import (
     Cell,
     Number,
@@ -32,7 +31,7 @@ class Example(NamedTuple):
 
     Attributes:
       caption: its score, class and name.
-      pictures: as the model sees it, and under its maps.
+      pictures: as it is, and under its maps, with a frame around what the model sees of it.
     """
 
     caption: str
@@ -66,14 +65,16 @@ def evaluation_page(
       ranked_by: the method by whose scores `examples` were chosen.
       about: the manifest.
     """
-    parts = [paragraph(line) for line in notes]
-    parts += [paragraph(line, "warning") for line in warnings]
+    parts = [paragraph(text) for text in notes]
+    parts += [paragraph(text, "warning") for text in warnings]
     if summary is not None:
+        methods = [result.method for result in results]
+        styles = {name: line(methods, name) for name in methods}
         parts += [
             section(
                 "Methods", paragraph("In per cent; a click on a head sorts."), _summary(summary)
             ),
-            section("Curves", _legend(results), side_by_side(_curves(results))),
+            section("Curves", svg.legend(styles), side_by_side(_curves(results))),
             section("Every number", _numbers(results)),
             section("Scores", _histograms(results, id_name)),
             section(
@@ -113,15 +114,6 @@ def _numbers(results: Sequence[MethodResult]) -> str:
 def _percent(value: float, interval: Interval | None = None) -> Number:
     between = f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]" if interval else ""
     return Number(value, f"{100 * value:.2f}{between}")
-
-
-def _legend(results: Sequence[MethodResult]) -> str:
-    colours = itertools.cycle(CURVES)
-    entries = [
-        f'<span><i style="background:{colour}"></i>{escape(result.method)}</span>'
-        for result, colour in zip(results, colours, strict=False)
-    ]
-    return f'<div class="legend">{"".join(entries)}</div>'
 
 
 def _curves(results: Sequence[MethodResult]) -> list[str]:

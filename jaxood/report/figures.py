@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito: told apart by all readers.
 BLUE, ORANGE = "#0072B2", "#D55E00"
-CURVES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#6B6B6B")
+CURVES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00")
+GREY = "#5F5F5F"  # of a baseline
 DASHES = ("-", "-.", ":")  # of lines that have the same colour
 DPI = 130
 FORMATS = ("png", "svg", "pdf")  # of figures in files
@@ -46,14 +47,13 @@ def figure_image(figure: "Figure") -> Image.Image:
     return Image.open(content)
 
 
-def line(methods: Sequence[str], name: str, baseline: str) -> dict[str, str]:
+def line(methods: Sequence[str], name: str, baseline: str = "") -> dict[str, str]:
     """Colour and dashes of a method's line, of 21 all different; the baseline's is grey."""
     if name == baseline:
-        return {"color": "0.25", "linestyle": "--"}
+        return {"color": GREY, "linestyle": "--"}
     index = [one for one in methods if one != baseline].index(name)
-    colours = CURVES[:-1]  # without its grey
-    dashes = DASHES[index // len(colours) % len(DASHES)]
-    return {"color": colours[index % len(colours)], "linestyle": dashes}
+    dashes = DASHES[index // len(CURVES) % len(DASHES)]
+    return {"color": CURVES[index % len(CURVES)], "linestyle": dashes}
 
 
 @contextmanager

@@ -16,13 +16,14 @@ from jaxood.report.manifest import plain
 
 THUMBNAIL, COMPARED = 132, 300  # pixels of the longer side
 QUALITY = 85
+LONG = 60  # letters of a cell that is broken into lines
 
 
 @dataclass(frozen=True)
 class Number:
-    """A table cell: a value to sort by, shown as `text`."""
+    """A table cell: a value to sort by, None the last, shown as `text`."""
 
-    value: float
+    value: int | float | None
     text: str
     best: bool = False
 
@@ -95,9 +96,11 @@ def _kind(text: bool) -> str:
 
 def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
-        return f'<td class="text">{escape(cell)}</td>'
+        kind = "text long" if len(cell) > LONG else "text"
+        return f'<td class="{kind}">{escape(cell)}</td>'
     best = ' class="best"' if cell.best else ""
-    return f'<td{best} data-value="{cell.value!r}">{escape(cell.text)}</td>'
+    value = "" if cell.value is None else repr(cell.value)
+    return f'<td{best} data-value="{value}">{escape(cell.text)}</td>'
 
 
 def figure(drawing: str, caption: str, kind: str = "") -> str:

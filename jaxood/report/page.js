@@ -5,8 +5,9 @@ document.querySelectorAll("th").forEach((head) => head.addEventListener("click",
   table.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
   const of = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+  const empty = (row) => of(row) === "";
   const order = (a, b) => isNaN(of(a)) || isNaN(of(b)) ? of(b).localeCompare(of(a)) : of(b) - of(a);
-  [...body.rows].sort((a, b) => down ? order(a, b) : order(b, a)).forEach((row) => body.append(row));
+  [...body.rows].sort((a, b) => empty(a) - empty(b) || (down ? order(a, b) : order(b, a))).forEach((row) => body.append(row));
 }));
 // A slider lets the map show through the photograph.
 document.querySelectorAll(".compare input").forEach((slider) => slider.addEventListener("input", () =>

@@ -37,16 +37,6 @@ def palette(colours: str = COLOURS) -> UInt8[np.ndarray, "256 3"]:
     return (255 * colour_map(np.linspace(0, 1, 256))[:, :3]).round().astype(np.uint8)
 
 
-def overlay(
-    image: UInt8[np.ndarray, "h w 3"],
-    heat: UInt8[np.ndarray, "h w"],
-    colours: UInt8[np.ndarray, "256 3"],
-    alpha: float = 0.5,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """`(1 - alpha) image + alpha colour of the heat`."""
-    return blended(image, colours[heat], alpha)
-
-
 def blended(
     image: UInt8[np.ndarray, "h w 3"], above: UInt8[np.ndarray, "h w 3"], alpha: float
 ) -> UInt8[np.ndarray, "h w 3"]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxood.metrics.ood import TPR, threshold_at
-from jaxood.report.figures import BLUE, ORANGE, write_figure
+from jaxood.report.figures import BLUE, ORANGE, line, write_figure
 from jaxood.report.tables import MethodResult
 
 MOST_CURVES = 8  # in one panel; more cannot be told apart
@@ -32,7 +32,8 @@ def draw_roc(path: Path, results: Sequence[MethodResult], id_name: str) -> None:
                 *roc_points(result.scores.id, result.scores.ood[name]), MOST_POINTS
             )
             label = f"{result.method} ({100 * result.metrics[name].auroc:.1f})"
-            panel.plot(100 * false, 100 * true, label=label, linewidth=1.6)
+            style = line([one.method for one in results], result.method)
+            panel.plot(100 * false, 100 * true, label=label, linewidth=1.6, **style)
         panel.plot([0, 100], [0, 100], color="0.75", linewidth=0.8, zorder=0)
         panel.axhline(100 * TPR, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
         panel.set(title=name, xlabel="OOD taken as ID (FPR, %)", xlim=(-1, 101), ylim=(-1, 101))

@@ -2,55 +2,17 @@
 
 import csv
 import re
-import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
+from report_pages import tables
 
 import jaxood
 from jaxood.demo.digits import digits_weights
 from jaxood.report.html import Number, image, page, table
 from jaxood.report.plots import thinned
 from jaxood.report.svg import MOST_POINTS, SIDE, TOP, histogram, roc
-
-BROWSER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-class Tables(HTMLParser):
-    """The rows of each table by its id: texts, and the values of numbers."""
-
-    def __init__(self):
-        super().__init__()
-        self.rows, self.cells, self.value = {}, [], None
-
-    def handle_starttag(self, tag, attributes):
-        told = dict(attributes)
-        if tag == "table":
-            self.rows[told["id"]] = self.current = []
-        elif tag == "tr":
-            self.cells = []
-        elif tag in ("td", "th"):
-            self.cells.append("")
-            self.value = told.get("data-value")
-
-    def handle_data(self, data):
-        if self.cells:
-            self.cells[-1] += data
-
-    def handle_endtag(self, tag):
-        if tag == "td" and self.value is not None:
-            self.cells[-1] = float(self.value), self.cells[-1]
-        elif tag == "tr":
-            self.current.append(self.cells)
-            self.cells = []
-
-
-def tables(html):
-    parser = Tables()
-    parser.feed(html)
-    return parser.rows
 
 
 @pytest.fixture(scope="module")
@@ -135,23 +97,6 @@ def test_pictures_are_small_jpegs():
     with Image.open(io.BytesIO(content)) as found:
         assert found.size == (132, 66) and found.format == "JPEG"
         assert found.getpixel((50, 30))[0] > 240
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not all(BROWSER):
-        pytest.skip("no chromium and chromedriver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER[0]
-    for option in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=BROWSER[1])
-    found = webdriver.Chrome(options, service)
-    yield found
-    found.quit()
 
 
 COLUMN = """

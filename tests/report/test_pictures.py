@@ -7,7 +7,7 @@ from PIL import Image
 
 from jaxood.errors import UsageError
 from jaxood.report.figures import figure_image
-from jaxood.report.pictures import grid_figure, laid_over, overlay, palette, shortened, write_png
+from jaxood.report.pictures import blended, grid_figure, laid_over, palette, shortened, write_png
 
 
 def test_palette_is_matplotlibs():
@@ -29,10 +29,10 @@ def test_overlay_blends():
     heat = np.array([[0, 255], [7, 7]], np.uint8)
     colours = np.zeros((256, 3), np.uint8)
     colours[255], colours[7] = (255, 0, 50), (10, 20, 30)
-    blend = overlay(image, heat, colours, 0.25)
+    blend = blended(image, colours[heat], 0.25)
     np.testing.assert_array_equal(blend[0], [[75, 75, 75], [139, 75, 88]])
     np.testing.assert_array_equal(blend[1, 0], [78, 80, 82])
-    np.testing.assert_array_equal(overlay(image, heat, colours, 1.0), colours[heat])
+    np.testing.assert_array_equal(blended(image, colours[heat], 1.0), colours[heat])
 
 
 def test_png_keeps_every_pixel(tmp_path):
