@@ -203,7 +203,7 @@ def test_every_name_reads_back_from_its_spelling(name):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("reakt", "method: got 'reakt', wanted a score: cadref, caref, cop, corp, energy, "),
+        ("reakt", "method: got 'reakt', wanted a score: aggregate, cadref, caref, cop, corp, "),
         ("reakt", "; a transform: adascale-a, "),
         ("reakt", "; a view: rankfeat, sfp. Did you mean react"),
         ("reakt+knn", "Did you mean react"),

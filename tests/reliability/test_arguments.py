@@ -54,6 +54,7 @@ def base(tmp_path, monkeypatch):
         "road": ["photos", *weights, "--output", "out"],
         "fit": [*weights, "--train-dir", "photos", "--id-dir", "photos", "--output", "out/file"],
         "detect": ["photos", *weights],
+        "head": [*weights, "--train-dir", "photos", "--output", "out/file"],
         "contours": ["--output", "out"],
         "convert": ["--arch", "resnet18", "--checkpoint", "none.pth", "--output", "out/file"],
         "study": [*weights, "--output", "out"],
