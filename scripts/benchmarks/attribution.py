@@ -213,7 +213,7 @@ def headlines(figures: dict) -> list[tuple[str, str, str]]:
     seconds = figures["original"]["seconds_an_image"]
     rows = []
     for name, found in figures.items():
-        if "times_faster" in found:
+        if isinstance(found, dict) and "times_faster" in found:
             what = f"map of MobileNetV2's positions, {name}, {found['max_error']:.1%} error"
             against = f"the surrogate procedure as published ({seconds:.0f} s)"
             rows.append((what, against, f"{found['times_faster']:,.0f} x faster"))

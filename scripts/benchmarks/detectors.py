@@ -12,6 +12,13 @@ from pathlib import Path
 
 import benchmarks
 
+GROUPS = (
+    "Nothing but the model",
+    "Training images",
+    "Training images with labels",
+    "Layers or the feature map",
+    "A gradient",
+)
 PAGE = Path(__file__).parents[2] / "docs" / "detectors-compared.md"
 INTRODUCTION = """# Every detector, compared
 
@@ -22,10 +29,10 @@ training images, as there are none. 49 images tell little: differences of a few 
 chance. In per cent; higher AUROC and lower FPR95 are better. [Which detector](choosing.md) tells \
 what to make of it.
 
-Times are of one image, in milliseconds, on two cores (x86-64) that other work shared, by the \
-processor's time: *fit* of a training image, *score* of a test image once the pass has its \
-features; *pass* is what the method adds to the pass over a photograph by MobileNetV2, in \
-passes without it. `python scripts/benchmark.py detectors` makes this page.
+Times are of one image, in milliseconds, on two cores (x86-64), by the processor's time: *fit* of \
+a training image, *score* of a test image once the pass has its features; *pass* is what the \
+method adds to the pass over a photograph by MobileNetV2, in passes without it. `python \
+scripts/benchmark.py detectors` makes this page.
 """
 
 
@@ -48,12 +55,12 @@ def run(args: argparse.Namespace) -> dict:
     assert not photos.failures and not digits.failures, (photos.failures, digits.failures)
     results = [{one.method: one for one in found.results} for found in (digits, photos)]
     passes = _passes(photos.model, methods, args.batch_size, args.repeats)
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {name: [] for name in GROUPS}
     for name, method in methods.items():
         fit, score = _times(digits, method, args.repeats)
         cells = [f"`{name}`", *(_figures(found.get(method.name)) for found in results)]
         cells += [f"{fit:.3f}" if fit else "", f"{score:.3f}", passes.get(name, "")]
-        groups.setdefault(_needs(method), []).append(f"| {' | '.join(cells)} |")
+        groups[_needs(method)].append(f"| {' | '.join(cells)} |")
     lines = [INTRODUCTION]
     for group, rows in groups.items():
         lines += [f"## {group}\n", HEAD, *rows, ""]
@@ -75,13 +82,14 @@ def _needs(method) -> str:
     """The group of a method."""
     extractors = method.extractors.values()
     gradients = {"odin", "i-odin", "adascale", "neuron-states"}
+    model, training, labels, layers, gradient = GROUPS
     if any(one.name in gradients for one in extractors):
-        return "A gradient"
+        return gradient
     if extractors:
-        return "Layers or the feature map"
+        return layers
     if method.needs_labels:
-        return "Training images with labels"
-    return "Training images" if method.needs_train else "Nothing but the model"
+        return labels
+    return training if method.needs_train else model
 
 
 def _figures(result) -> str:

@@ -1,7 +1,7 @@
 """What share of the machine's peak each compiled step reaches.
 
-Peaks are measured in the same run: float32 products of large matrices, and copying of an array that
-no cache holds. Arithmetic is counted in the program, before the compiler sees it: two for each
+Peaks are measured in the same run: XLA's float32 products of large matrices, which convolutions by
+another library may pass, and copying of an array that no cache holds. Arithmetic is counted in the program, before the compiler sees it: two for each
 multiplication of a product or convolution, loops as often as they run. Bytes are those that
 products and convolutions read and write, once each, all between them taken as free. A step cannot
 be faster than arithmetic over the one peak, nor, where that fits no cache, than bytes over the
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def headlines(figures: dict) -> list[tuple[str, str, str]]:
     """What a reader wants to know, against what, and the figure."""
-    gemm = f"{figures['GEMM GFLOP/s']:.0f} GFLOP/s of matrix products here"
+    gemm = f"{figures['GEMM GFLOP/s']:.0f} GFLOP/s of XLA's large matrix products"
     return [
         (f"{name}, arithmetic a second", gemm, f"{found['share of GEMM peak']:.0%}")
         for name, found in figures.items()
