@@ -1,11 +1,11 @@
 """What share of the machine's peak each compiled step reaches.
 
 Peaks are measured in the same run: XLA's float32 products of large matrices, which convolutions by
-another library may pass, and copying of an array that no cache holds. Arithmetic is counted in the program, before the compiler sees it: two for each
-multiplication of a product or convolution, loops as often as they run. Bytes are those that
-products and convolutions read and write, once each, all between them taken as free. A step cannot
-be faster than arithmetic over the one peak, nor, where that fits no cache, than bytes over the
-other.
+another library may pass, and copying of an array that no cache holds. Arithmetic is counted in the
+program, before the compiler sees it: two for each multiplication of a product or convolution, loops
+as often as they run. Bytes are those that products and convolutions read and write, once each, all
+between them taken as free. A step cannot be faster than arithmetic over the one peak, nor, where
+that fits no cache, than bytes over the other.
 """
 
 import argparse
