@@ -78,6 +78,7 @@ class Runner:
         self.mesh = mesh or data_mesh()
         self._graphdef, state = nnx.split(model.module)
         self._state = replicate(state, self.mesh)
+        self._announced: set[tuple[ExtractionStep, int]] = set()
 
     def rows(self, batch_size: int, images: int) -> int:
         """Images a step: `batch_size`, or less for few images; made to fill the mesh.
@@ -175,8 +176,9 @@ class Runner:
         in_flight: deque[tuple[Batch, Extracted]] = deque()
         with closing(self._batches(images, size, start)) as batches:
             for number, batch in enumerate(batches):
-                if not number:
+                if not number and (step, size) not in self._announced:
                     self._announce_step(step, size)
+                    self._announced.add((step, size))
                 in_flight.append((batch, self.run(step, (batch.images, targets), (key,))))
                 if len(in_flight) == IN_FLIGHT:
                     yield _fetched(*in_flight.popleft())
