@@ -237,8 +237,7 @@ class Method:
 
     def score(self, state: State, outputs: ModelOutputs, head: Head | None) -> AnyArray:
         """One score a row, [n]; higher is more in-distribution. Pure, jit-able, and per row."""
-        outputs = prepared(self.source, self.transforms, state[:-1], head, outputs)
-        return self.detector.score(state[-1], outputs, cast(Head, head))
+        return score_by(self.source, self.steps, state, head, outputs)
 
 
 def _require_difference(name: str, step: Transform | Detector, train: ModelOutputs) -> None:
@@ -251,7 +250,20 @@ def _require_difference(name: str, step: Transform | Detector, train: ModelOutpu
     require(differs, f"method {name}", got, "ones that differ", remedy)
 
 
-def prepared(
+def score_by(
+    source: View | None,
+    steps: tuple[Step, ...],
+    states: State,
+    head: Head | None,
+    outputs: ModelOutputs,
+) -> AnyArray:
+    """What `Method.score` gives, of the parts of a method; the last step is its detector."""
+    *transforms, detector = steps
+    outputs = _prepared(source, tuple(transforms), states[:-1], head, outputs)  # type: ignore[arg-type]
+    return cast(Detector, detector).score(states[-1], outputs, cast(Head, head))
+
+
+def _prepared(
     source: View | None,
     transforms: tuple[Transform, ...],
     states: State,
@@ -271,4 +283,4 @@ def prepared(
 def _outputs_before(source, transforms, kept, numbers, states, head, outputs) -> ModelOutputs:
     """What a step is fitted on: no more than it reads, as it goes back to the host."""
     transforms = with_numbers(transforms, numbers)
-    return restricted(prepared(source, transforms, states, head, outputs), *kept)
+    return restricted(_prepared(source, transforms, states, head, outputs), *kept)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from jaxood.detectors.blocks import map_blocks
 from jaxood.detectors.contract import State, numbers_apart, restricted, row_count, with_numbers
-from jaxood.detectors.method import Method, prepared
+from jaxood.detectors.method import Method, score_by
 from jaxood.errors import UsageError
 from jaxood.heads import Head, LinearHead
 from jaxood.outputs import AnyArray, ModelOutputs
@@ -35,9 +35,7 @@ def _score_block(
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled_score(source, steps, mesh, numbers, state, outputs, head):
     def score(numbers, state, head, outputs):
-        *transforms, detector = with_numbers(steps, numbers)
-        outputs = prepared(source, tuple(transforms), state[:-1], head, outputs)
-        return detector.score(state[-1], outputs, head)
+        return score_by(source, with_numbers(steps, numbers), state, head, outputs)
 
     if mesh is None:
         return score(numbers, state, head, outputs)
