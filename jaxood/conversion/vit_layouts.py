@@ -31,17 +31,25 @@ VIT = (
     linear("heads.head", "classifier"),
 )
 
+
+def _timm_blocks(source: str, target: str) -> tuple[Rule, ...]:
+    """Of a block as timm and DINOv2 name its parts; both end before the part's name."""
+    return (
+        layer_norm(source + "norm{i}", target + "ln_{i}"),
+        linear(source + "attn.qkv", target + "qkv"),
+        linear(source + "attn.proj", target + "projection"),
+        linear(source + "mlp.fc{i}", target + "fc{i}"),
+    )
+
+
+def _timm_tokens(target: str) -> tuple[Rule, ...]:
+    tokens = {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", squeeze)}
+    return (Rule("patch_embed.proj", target + "/projection", PATCHES), Rule("", target, tokens))
+
+
 TIMM_VIT = (
-    Rule("patch_embed.proj", "stages/conv_proj/projection", PATCHES),
-    Rule(
-        "",
-        "stages/conv_proj",
-        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", squeeze)},
-    ),
-    layer_norm("blocks.{b}.norm{i}", "stages/encoder_layer_{b}/ln_{i}"),
-    linear("blocks.{b}.attn.qkv", "stages/encoder_layer_{b}/qkv"),
-    linear("blocks.{b}.attn.proj", "stages/encoder_layer_{b}/projection"),
-    linear("blocks.{b}.mlp.fc{i}", "stages/encoder_layer_{b}/fc{i}"),
+    *_timm_tokens("stages/conv_proj"),
+    *_timm_blocks("blocks.{b}.", "stages/encoder_layer_{b}/"),
     layer_norm("norm", "classifier"),
     linear("head", "classifier"),
 )
@@ -89,10 +97,7 @@ def _dinov2(
     return (
         Rule(prefix + "patch_embed.proj", "stages/patch_embed/projection", PATCHES),
         Rule(prefix.removesuffix("."), "stages/patch_embed", embedded),
-        layer_norm(block + "norm{i}", "stages/blocks.{b}/ln_{i}"),
-        linear(block + "attn.qkv", "stages/blocks.{b}/qkv"),
-        linear(block + "attn.proj", "stages/blocks.{b}/projection"),
-        linear(block + "mlp.fc{i}", "stages/blocks.{b}/fc{i}"),
+        *_timm_blocks(block, "stages/blocks.{b}/"),
         *(
             Rule(f"{block}ls{i}", "stages/blocks.{b}", {"gamma": (f"scale_{i}", keep)})
             for i in (1, 2)
@@ -163,17 +168,9 @@ HF_CLIP = (
 )
 
 TIMM_CLIP = (
-    Rule("patch_embed.proj", "stages/conv1/tokens/projection", PATCHES),
-    Rule(
-        "",
-        "stages/conv1/tokens",
-        {"cls_token": ("class_token", squeeze), "pos_embed": ("positions", squeeze)},
-    ),
+    *_timm_tokens("stages/conv1/tokens"),
     layer_norm("norm_pre", "stages/conv1/norm"),
-    layer_norm("blocks.{b}.norm{i}", "stages/resblocks.{b}/ln_{i}"),
-    linear("blocks.{b}.attn.qkv", "stages/resblocks.{b}/qkv"),
-    linear("blocks.{b}.attn.proj", "stages/resblocks.{b}/projection"),
-    linear("blocks.{b}.mlp.fc{i}", "stages/resblocks.{b}/fc{i}"),
+    *_timm_blocks("blocks.{b}.", "stages/resblocks.{b}/"),
     layer_norm("norm", "stages/ln_post"),
     linear("head", "stages/proj"),
 )
