@@ -54,6 +54,11 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> UInt8[np.ndarra
     return np.asarray(square(to_rgb(image), preprocessing, preprocessing.interpolation))
 
 
+def uncut(pixels: UInt8[np.ndarray, "h w 3"]) -> Whole:
+    """A picture of which a model takes everything."""
+    return Whole(pixels, (slice(0, pixels.shape[0]), slice(0, pixels.shape[1])))
+
+
 def whole(image: Image.Image, preprocessing: Preprocessing) -> Whole:
     """As `prepare`, but nothing is cut off.
 

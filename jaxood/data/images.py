@@ -19,6 +19,7 @@ from jaxood.data.decode import (
     decode_whole,
     prepare,
     silence_pil,
+    uncut,
     whole,
 )
 from jaxood.errors import UsageError, require
@@ -120,11 +121,10 @@ def squares(
     images: ImageSet, preprocessing: Preprocessing, batch_size: int
 ) -> Generator[tuple[int, Whole], None, None]:
     """Index of each image that can be read, and what a model takes of it."""
-    everything = (slice(0, preprocessing.crop),) * 2
     with closing(images.batches(preprocessing, batch_size)) as batches:
         for batch in batches:
             for row in np.flatnonzero(batch.valid):
-                yield int(batch.indices[row]), Whole(batch.images[row], everything)
+                yield int(batch.indices[row]), uncut(batch.images[row])
 
 
 def is_image_set(source: object) -> bool:
@@ -296,8 +296,7 @@ class Pictures:
     def whole(self, index: int, preprocessing: Preprocessing) -> Whole:
         picture = self.pictures[index]
         if _is_square(picture, preprocessing):
-            everything = (slice(0, preprocessing.crop),) * 2
-            return Whole(np.asarray(picture), everything)
+            return uncut(np.asarray(picture))
         if isinstance(picture, bytes):
             return decode_whole(picture, preprocessing)
         return _opened(picture, lambda image: whole(image, preprocessing))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxood.attribution.heatmap import heats
-from jaxood.data.decode import Whole
+from jaxood.data.decode import Whole, uncut
 from jaxood.data.images import ImageSet, wholes
 from jaxood.data.objects import regions, regions_fingerprint
 from jaxood.data.suites import Suite
@@ -201,8 +201,7 @@ class FaithfulnessResult:
             with closing(wholes(some, preprocessing, len(chosen))) as pictures:
                 found = dict(pictures)
         for row, subject in enumerate(self.shown):
-            everything = slice(0, subject.size[0]), slice(0, subject.size[1])
-            picture = found.get(row, Whole(subject.image, everything))
+            picture = found.get(row, uncut(subject.image))
             maps = {name: map for name, map in subject.maps.items() if _is_shown(name)}
             grey = heats(np.stack(list(maps.values())), subject.size)
             drawn = {
