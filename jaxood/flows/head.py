@@ -16,6 +16,7 @@ from jaxood.data.shares import own_share, require_same_images
 from jaxood.data.sources import image_set
 from jaxood.data.suite import require_root
 from jaxood.data.texts import read_texts
+from jaxood.detectors import statistics
 from jaxood.detectors.contract import check_labels
 from jaxood.detectors.scoring import host_outputs
 from jaxood.errors import UsageError, choose, require, require_seed
@@ -226,8 +227,11 @@ def _fit(
     require(present == classes, "train", f"{present} classes of {classes}", wanted)
     assert validation is not None
     if kind == "linear":
-        probe = choose_linear(seen, validation, classes) if l2 is None else None
-        probe = probe or fit_linear(seen, classes, l2 or 0.0)
+        probe = (
+            choose_linear(seen, validation, classes)
+            if l2 is None
+            else fit_linear(seen, classes, l2)
+        )
         final: Any = probe if kept is None else fit_linear(train, classes, probe.l2, probe)
         first: Any = probe
         told = f"linear probe, l2 {probe.l2:g}" + ("" if final.converged else ", not converged")
@@ -245,9 +249,9 @@ def _fit(
 def _accuracy(probe: Any, data: Rows) -> float:
     """Share of the rows whose largest logit is their class's; no length of a row changes it."""
     right = 0
-    for start in range(0, len(data.labels), 4096):
-        logits = data.rows[start : start + 4096] @ probe.kernel + probe.bias
-        right += int((logits.argmax(axis=1) == data.labels[start : start + 4096]).sum())
+    for part, block in statistics.blocks(data.rows):
+        logits = block @ probe.kernel + probe.bias
+        right += int((logits.argmax(axis=1) == data.labels[part]).sum())
     return right / len(data.labels)
 
 
