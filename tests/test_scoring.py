@@ -1,14 +1,14 @@
 """Many methods on the same features: what is read again, put on the devices again, and lost."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 import pytest
+from untrained import Watched, untrained_digits
 
 import jaxood
-from jaxood.data.images import Arrays
 from jaxood.data.suite import Suite
 from jaxood.detectors import scoring
 from jaxood.detectors.grammar import parse_methods
@@ -17,9 +17,6 @@ from jaxood.errors import UsageError
 from jaxood.flows import scoring as flow
 from jaxood.heads import LinearHead
 from jaxood.metrics import resamples
-from jaxood.models.digits_cnn import digits_cnn, initialise
-from jaxood.models.registry import LoadedModel
-from jaxood.preprocessing import Preprocessing
 
 METHODS = ["msp", "energy", "knn", "nnguide", "vim", "react+energy", "ash-s+knn"]
 
@@ -31,18 +28,7 @@ def few_resamples(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    network = digits_cnn(6)
-    initialise(network, jax.random.key(0))
-    return LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash")
-
-
-@dataclass(frozen=True, eq=False)
-class Watched(Arrays):
-    reads: list[str] = field(default_factory=list)
-
-    def batches(self, preprocessing, batch_size, start=0):
-        self.reads.append(self.name)
-        return super().batches(preprocessing, batch_size, start)
+    return untrained_digits()
 
 
 def pictures(count, seed, name):
@@ -82,10 +68,10 @@ def test_images_are_read_for_what_no_earlier_command_has_asked(model, suite, ord
     first = {}
     for methods in (*order, *order[::-1]):
         for images in sets:
-            images.reads.clear()
+            images.read.clear()
         found = jaxood.evaluate(model, suite, list(methods), batch_size=16, store=tmp_path)
         new = COMMANDS[methods] - known
-        assert [images.reads for images in sets] == [[images.name] * bool(new) for images in sets]
+        assert [images.read for images in sets] == [[images.name] * bool(new) for images in sets]
         known |= new
         for result in found.results:
             values = first.setdefault((methods, result.method), result.scores)

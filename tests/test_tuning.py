@@ -3,25 +3,21 @@
 import csv
 import itertools
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp, softmax
+from untrained import Watched, untrained_digits
 
 import jaxood
 from jaxood.cli import main
-from jaxood.data.images import Arrays
 from jaxood.data.suite import Suite
 from jaxood.detectors.grammar import parse_method, parse_tune
 from jaxood.detectors.registry import DETECTORS, TRANSFORMS
 from jaxood.detectors.spaces import OPENOOD
 from jaxood.metrics import resamples
-from jaxood.models.digits_cnn import digits_cnn, initialise
-from jaxood.models.registry import LoadedModel
-from jaxood.preprocessing import Preprocessing
 
 TUNE = {
     "react": {"percentile": [50, 90, 99]},
@@ -38,20 +34,7 @@ def few_resamples(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    network = digits_cnn(6)
-    initialise(network, jax.random.key(0))
-    return LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash")
-
-
-@dataclass(frozen=True, eq=False)
-class Read(Arrays):
-    """Tells when it is read."""
-
-    read: list[str] = field(default_factory=list)
-
-    def batches(self, preprocessing, batch_size, start=0):
-        self.read.append(self.name)
-        return super().batches(preprocessing, batch_size, start)
+    return untrained_digits()
 
 
 READ: list[str] = []
@@ -66,7 +49,7 @@ def pictures(name, count, seed, foreign=False):
     images = colours[labels][:, None, None] + 50 * noise
     if foreign:
         images = 0.8 * images + 40 * (np.arange(8) % 2)[:, None, None]
-    return Read(np.clip(images, 0, 255).astype(np.uint8), labels, name, read=READ)
+    return Watched(np.clip(images, 0, 255).astype(np.uint8), labels, name, read=READ)
 
 
 @pytest.fixture(scope="module")

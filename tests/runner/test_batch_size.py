@@ -7,16 +7,14 @@ from unittest.mock import Mock
 import jax
 import numpy as np
 import pytest
+from untrained import untrained_digits
 
 import jaxood
 from jaxood import parallel
 from jaxood.attribution.registry import attribution
 from jaxood.data.images import Arrays
 from jaxood.errors import UsageError
-from jaxood.models.digits_cnn import digits_cnn, initialise
-from jaxood.models.registry import LoadedModel
 from jaxood.parallel import free_bytes
-from jaxood.preprocessing import Preprocessing
 from jaxood.runner import batch_size as module
 from jaxood.runner import runner as runner_module
 from jaxood.runner.batch_size import chosen, step_bytes
@@ -25,9 +23,7 @@ from jaxood.runner.runner import Runner
 
 @pytest.fixture(scope="module")
 def model():
-    network = digits_cnn(6)
-    initialise(network, jax.random.key(0))
-    return LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash")
+    return untrained_digits()
 
 
 def pictures(count):

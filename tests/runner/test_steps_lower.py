@@ -3,17 +3,15 @@
 import jax
 import numpy as np
 import pytest
+from untrained import untrained_digits
 
 import jaxood
 from jaxood.attribution.registry import ATTRIBUTIONS
 from jaxood.detectors.registry import VIEWS
-from jaxood.models.digits_cnn import digits_cnn, initialise
-from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.imputation import IMPUTATIONS
 from jaxood.perturbation.road import RoadStep
 from jaxood.perturbation.rows import RowStep
 from jaxood.perturbation.sensitivity import NoisyStep
-from jaxood.preprocessing import Preprocessing
 from jaxood.runner import runner as module
 from jaxood.runner.runner import Runner
 from jaxood.runner.step import ExtractionStep
@@ -32,9 +30,7 @@ MEASURES += [f"road[steps=2,imputation={name}]" for name in IMPUTATIONS]
 
 @pytest.fixture(scope="module")
 def model():
-    network = digits_cnn(6)
-    initialise(network, jax.random.key(0))
-    return LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash")
+    return untrained_digits()
 
 
 def assert_lowers(runner, function, rows, shared):
