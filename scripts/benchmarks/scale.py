@@ -142,9 +142,9 @@ def evaluated(folder: str, channels: int, methods: list[str]) -> dict:
 
     score = scoring.score_by_all
 
-    def kept(fitted, *given):
+    def kept(fitted, *given, **named):
         states.update(fitted)
-        return score(fitted, *given)
+        return score(fitted, *given, **named)
 
     scoring.score_by_all = kept
     timed(Runner, "extract", "features")
