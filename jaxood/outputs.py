@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 
 from jaxood.heads import AnyArray, Head
+
+ROWS = 4096  # at once, of what may be larger than memory
 
 
 class ModelOutputs(NamedTuple):
@@ -36,6 +39,15 @@ def model_outputs(
     """The outputs that follow from pooled features: what a model returns, what a view makes."""
     penultimate = head.penultimate(pooled)
     return ModelOutputs(feature_map, pooled, penultimate, head.classify(penultimate), extras)
+
+
+def top_classes(logits: Float[AnyArray, "n k"]) -> Int[np.ndarray, " n"]:
+    """The class with the largest logit of each row, on the host.
+
+    Block by block: NumPy's argmax copies an array that is read-only, as one mapped from a file is.
+    """
+    blocks = [logits[first : first + ROWS] for first in range(0, max(len(logits), 1), ROWS)]
+    return np.concatenate([np.asarray(block).argmax(axis=1) for block in blocks])
 
 
 def with_penultimate(

@@ -31,7 +31,7 @@ from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.logit_scores import MSP, Energy, MaxLogit
 from jaxood.detectors.statistics import class_means, mean
 from jaxood.errors import require
-from jaxood.outputs import ModelOutputs
+from jaxood.outputs import ModelOutputs, top_classes
 
 SCORES: dict[str, Detector] = {"energy": Energy(), "maxlogit": MaxLogit(), "msp": MSP()}
 SMALLEST = 0.01  # of the mean of S
@@ -48,7 +48,7 @@ class CADRefState(NamedTuple):
 
 def predicted_means(name: str, train: ModelOutputs) -> Float[Array, "k c"]:
     """The mean feature of the images predicted as each class."""
-    predicted = np.asarray(train.logits).argmax(axis=1)
+    predicted = top_classes(train.logits)
     k = train.logits.shape[1]
     present = np.unique(predicted)
     means = np.tile(mean(train.penultimate), (k, 1))

@@ -29,6 +29,7 @@ from jaxood.context import LayerExtractor
 from jaxood.detectors.contract import Depth, Detector
 from jaxood.detectors.layers import side_by_side
 from jaxood.errors import require
+from jaxood.outputs import top_classes
 
 LEFT_OUT = 10  # one image of so many of a class
 
@@ -94,7 +95,7 @@ class Gram(Detector):
 
     def fit(self, train, labels, head):
         statistics = np.asarray(self._statistics(train))
-        predicted = np.asarray(train.logits).argmax(axis=1)
+        predicted = top_classes(train.logits)
         k = train.logits.shape[1]
         low = np.repeat(statistics.min(axis=0)[None], k, axis=0)
         high = np.repeat(statistics.max(axis=0)[None], k, axis=0)

@@ -21,7 +21,7 @@ from jaxood.report.tables import MethodResult, Scores
 from jaxood.runner.features import Features
 from jaxood.runner.runner import Progress, Runner
 
-STATES = 1 << 29  # bytes of fitted states, above which features go to the devices once more
+STATES = 1 << 27  # bytes of fitted states, above which features go to the devices once more
 
 
 class SetFeatures(NamedTuple):

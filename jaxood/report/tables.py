@@ -15,6 +15,7 @@ from jaxood.data.images import ImageSet
 from jaxood.errors import choose
 from jaxood.files import whole_file, write_whole
 from jaxood.metrics.ood import Interval, Metrics
+from jaxood.outputs import top_classes
 
 MEAN = "mean"
 BOLD = "\x1b[1m{}\x1b[0m"
@@ -246,7 +247,7 @@ def accuracy(
         return None
     if not images.labels_are_classes and images.labels.max() + 1 != logits.shape[1]:
         return None
-    return float(np.mean(logits.argmax(axis=1) == images.labels[indices]))
+    return float(np.mean(top_classes(logits) == images.labels[indices]))
 
 
 def _with_interval(value: float, interval: Interval) -> str:

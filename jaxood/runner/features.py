@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxood.outputs import top_classes
+
 
 @dataclass(frozen=True, order=True)
 class Skipped:
@@ -38,7 +40,7 @@ class Features(NamedTuple):
     @property
     def predicted(self) -> Int[np.ndarray, " n"]:
         """The class with the largest logit."""
-        return self.logits.argmax(axis=1)
+        return top_classes(self.logits)
 
 
 def joined(parts: Iterable[Features]) -> Features:

@@ -126,7 +126,6 @@ def evaluated(folder: str, channels: int, methods: list[str]) -> dict:
     from jaxood.runner.runner import Runner
 
     taken: dict[str, float] = defaultdict(float)
-    states: dict = {}
 
     def timed(owner, name: str, share: str) -> None:
         call = getattr(owner, name)
@@ -140,13 +139,6 @@ def evaluated(folder: str, channels: int, methods: list[str]) -> dict:
 
         setattr(owner, name, replaced)
 
-    score = scoring.score_by_all
-
-    def kept(fitted, *given, **named):
-        states.update(fitted)
-        return score(fitted, *given, **named)
-
-    scoring.score_by_all = kept
     timed(Runner, "extract", "features")
     timed(Method, "fit_state", "fit")
     timed(scoring, "score_by_all", "scores")
@@ -181,11 +173,11 @@ def evaluated(folder: str, channels: int, methods: list[str]) -> dict:
         "peak GB beside the features": peak - stored,
     }
     if len(methods) > 1:
-        figures |= against_one_pass(result, states, taken["scores"])
+        figures |= against_one_pass(result, taken["scores"])
     return figures
 
 
-def against_one_pass(result, states: dict, seconds: float) -> dict:
+def against_one_pass(result, seconds: float) -> dict:
     """How long scoring took against each method's program alone, on blocks that lie ready."""
     import jax
 
@@ -196,7 +188,9 @@ def against_one_pass(result, states: dict, seconds: float) -> dict:
     outputs = outputs_of(result.model, result.id_test.features)
     rows = sum(len(found.features) for found in (result.id_test, *result.ood.values()))
     head, passes = result.model.head, {}
-    for method, state in states.items():
+    train = outputs_of(result.model, result.train.features)
+    for method in result.methods.values():
+        state = method.fit_state(train, result.train.labels, head, None)
         needed = restricted(outputs, method.reads, ())
         blocks = [
             jax.tree.map(lambda array, i=i: jax.device_put(array[i : i + BLOCK]), needed)
