@@ -8,12 +8,14 @@ Song, Sebe, Wang: "RankFeat: Rank-1 Feature Removal for Out-of-distribution Dete
 logits that follow are the mean of theirs. `blocks=1` is the last map alone (their "block 4"), and
 so is a model without named layers. The part of the network after the earlier block runs once more.
 The singular vector comes from the Gram matrix of positions or channels, whichever are fewer: the
-matrix is squared until the eigenvector of its largest eigenvalue is all that is left.
+matrix is squared a few times, and a column of it multiplied by it until the eigenvector of the
+largest eigenvalue is all that is left.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,7 +23,9 @@ from jaxood.context import Context, StagedModel, View
 from jaxood.errors import require
 from jaxood.heads import normalised
 
-SQUARINGS = 10  # a second eigenvalue of 0.99 of the first is left with 3e-5 of its share
+# Powers of 2^5 x 32 in all: a second eigenvalue of 0.99 of the first is left with 3e-5 of its
+# share. Squaring alone takes 1.6 times as long.
+SQUARINGS, PRODUCTS = 5, 31
 
 
 def without_largest(maps: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
@@ -37,13 +41,18 @@ def without_largest(maps: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 
 def largest_eigenvector(gram: Float[Array, "n p p"]) -> Float[Array, "n p"]:
-    """Of symmetric matrices without negative eigenvalues, by squaring them again and again."""
+    """Of symmetric matrices without negative eigenvalues, by high powers of them."""
     for _ in range(SQUARINGS):
         # Else powers leave float32's range.
         gram = gram / jnp.maximum(jnp.trace(gram, axis1=1, axis2=2), 1e-30)[:, None, None]
         gram = jnp.matmul(gram, gram, precision="highest")
     index = jnp.argmax(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
-    return normalised(jnp.take_along_axis(gram, index[:, None, None], axis=1)[:, 0])
+    column = normalised(jnp.take_along_axis(gram, index[:, None, None], axis=1)[:, 0])
+
+    def multiplied(_, vector):
+        return normalised(jnp.einsum("npq,nq->np", gram, vector, precision="highest"))
+
+    return jax.lax.fori_loop(0, PRODUCTS, multiplied, column)
 
 
 @dataclass(frozen=True)
