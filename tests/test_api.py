@@ -14,7 +14,7 @@ from PIL import Image
 import jaxood
 from jaxood.demo.digits import digits_weights
 from jaxood.demo.photos import photos_weights
-from jaxood.flows.evaluate import FILES
+from jaxood.flows.evaluation import FILES
 
 # The block of the design document, but for paths and the suite: `WEIGHTS`, `TRAIN`, `CALIBRATE`,
 # `PHOTOS`, `CAT`, `SUITE`, `FILE`, `FOLDER` and `image` are given.

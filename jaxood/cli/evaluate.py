@@ -69,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from jaxood.detectors.grammar import parse_settings, parse_sweeps, parse_tune
-    from jaxood.flows.evaluate import PRECISION, evaluate
+    from jaxood.flows.evaluate import evaluate
+    from jaxood.flows.evaluation import PRECISION
     from jaxood.flows.precision import compare, told, write_changes
     from jaxood.flows.request import check_request
     from jaxood.models.loading import DTYPES

@@ -23,7 +23,6 @@ from jaxood.data.shares import require_same_images
 from jaxood.data.sources import image_set
 from jaxood.errors import UsageError, choose, require, require_seed
 from jaxood.files import write_whole
-from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.sources import ModelSource, load_model
 from jaxood.models.registry import LoadedModel
 from jaxood.report.attribution_page import Explained, attribution_page
@@ -39,8 +38,8 @@ from jaxood.report.pictures import (
 )
 from jaxood.report.tables import write_arrays
 from jaxood.runner.batch_size import DEFAULT, BatchSize
-from jaxood.runner.features import Features, Skipped
-from jaxood.runner.runner import Runner
+from jaxood.runner.features import Features, Skipped, skipped_lines
+from jaxood.runner.runner import Runner, SetProgress
 
 FILES = (
     "maps.npz",

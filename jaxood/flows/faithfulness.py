@@ -19,7 +19,6 @@ from jaxood.data.suites import suite as suite_of
 from jaxood.errors import UsageError, require, require_seed
 from jaxood.files import write_whole
 from jaxood.flows.attribute import AttributionSource
-from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.maps import maps_of_images
 from jaxood.flows.measuring import measured
 from jaxood.flows.purification import Purification, purification
@@ -50,8 +49,8 @@ from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.pictures import laid_over, palette
 from jaxood.runner.batch_size import DEFAULT, BatchSize
-from jaxood.runner.features import Skipped
-from jaxood.runner.runner import Progress
+from jaxood.runner.features import Skipped, skipped_lines
+from jaxood.runner.runner import Progress, SetProgress
 
 GROUP = 1  # images whose maps are computed at once: what is measured on them takes far longer
 FILES = (

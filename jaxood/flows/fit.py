@@ -15,7 +15,6 @@ from jaxood.detectors.saved import SavedDetector
 from jaxood.detectors.scoring import score_rows
 from jaxood.errors import require, require_seed
 from jaxood.flows.detector import ImageDetector
-from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.fitting import bank_indices, check_fit_labels
 from jaxood.flows.overlap import shared
 from jaxood.flows.request import MethodSource, parsed
@@ -23,8 +22,8 @@ from jaxood.flows.scoring import outputs_of
 from jaxood.flows.sources import ModelSource, load_model, names_of_folders
 from jaxood.metrics.ood import threshold_at
 from jaxood.runner.batch_size import DEFAULT, BatchSize
-from jaxood.runner.features import Features
-from jaxood.runner.runner import Runner
+from jaxood.runner.features import Features, skipped_lines
+from jaxood.runner.runner import Runner, SetProgress
 
 
 def fit(

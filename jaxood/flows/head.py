@@ -20,7 +20,6 @@ from jaxood.detectors import statistics
 from jaxood.detectors.contract import check_labels
 from jaxood.detectors.scoring import host_outputs
 from jaxood.errors import UsageError, choose, require, require_seed
-from jaxood.flows.evaluate import SetProgress, skipped_lines
 from jaxood.flows.sources import class_names_of
 from jaxood.models.backbone import CosineClassifier
 from jaxood.models.loading import (
@@ -36,7 +35,8 @@ from jaxood.probes.linear import Labelled as Rows
 from jaxood.probes.linear import choose_linear, fit_linear
 from jaxood.processes import is_first
 from jaxood.runner.batch_size import DEFAULT, BatchSize
-from jaxood.runner.runner import Runner
+from jaxood.runner.features import skipped_lines
+from jaxood.runner.runner import Runner, SetProgress
 
 KINDS = ("linear", "class-mean")
 HELD_OUT = 10  # one image of so many is, where no validation images are given

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxood.errors import UsageError
-from jaxood.flows.evaluate import EvaluationResult
+from jaxood.flows.evaluation import EvaluationResult
 from jaxood.report.rows import write_csv
 
 

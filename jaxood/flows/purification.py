@@ -13,12 +13,12 @@ from jaxood.detectors.logit_scores import Energy
 from jaxood.detectors.method import Method
 from jaxood.detectors.sfp import SpatialPurification
 from jaxood.errors import UsageError
-from jaxood.flows.evaluate import SetProgress, evaluate
+from jaxood.flows.evaluate import evaluate
 from jaxood.models.registry import LoadedModel
 from jaxood.perturbation.statistics import spearman
 from jaxood.perturbation.subject import RANDOM
 from jaxood.report.faithfulness import Cell
-from jaxood.runner.runner import Runner
+from jaxood.runner.runner import Runner, SetProgress
 
 
 @dataclass(frozen=True)

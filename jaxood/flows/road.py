@@ -12,7 +12,6 @@ from jaxtyping import Float
 from jaxood.data.images import ImageSet
 from jaxood.errors import UsageError, choose, require_seed
 from jaxood.flows.attribute import SCALES, AttributionSource, Scale
-from jaxood.flows.evaluate import skipped_lines
 from jaxood.flows.maps import maps_of_images
 from jaxood.flows.measuring import measured
 from jaxood.flows.sources import ModelSource
@@ -34,7 +33,7 @@ from jaxood.report.figures import check_format
 from jaxood.report.manifest import manifest, put_aside, write_json
 from jaxood.report.pictures import shortened
 from jaxood.runner.batch_size import DEFAULT, BatchSize
-from jaxood.runner.features import Skipped
+from jaxood.runner.features import Skipped, skipped_lines
 from jaxood.runner.runner import Progress
 
 FILES = ("curves.csv", "areas.csv", "curves.json", "road.png", "strip.png", "manifest.json")

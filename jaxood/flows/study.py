@@ -11,12 +11,13 @@ from jaxood.data.suites import source_of
 from jaxood.data.suites import suite as suite_of
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name
-from jaxood.flows.evaluate import SetProgress, evaluate
+from jaxood.flows.evaluate import evaluate
 from jaxood.flows.request import MethodSource, Tune, check_request
 from jaxood.flows.sources import ModelSource, load_model, model_of_suite
 from jaxood.models.registry import LoadedModel
 from jaxood.report.joined import Report, joined
 from jaxood.runner.batch_size import DEFAULT, BatchSize
+from jaxood.runner.runner import SetProgress
 
 Models = Mapping[str, ModelSource | Sequence[ModelSource]] | Sequence[ModelSource]
 Load = Callable[[ModelSource], LoadedModel]

@@ -1,6 +1,6 @@
 """What one pass keeps of a data set, on the host."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxood.outputs import top_classes
+
+SHOWN = 5  # undecodable images of a set that are named when a result is printed
 
 
 @dataclass(frozen=True, order=True)
@@ -55,3 +57,13 @@ def joined(parts: Iterable[Features]) -> Features:
         np.concatenate([part.indices for part in parts]),
         tuple(skipped for part in parts for skipped in part.skipped),
     )
+
+
+def skipped_lines(name: str, skipped: Sequence[Skipped], images: int) -> list[str]:
+    """What is said of a set's undecodable images: how many, and the first by name."""
+    if not skipped:
+        return []
+    lines = [f"{name}: {len(skipped)} of {images} images left out: undecodable"]
+    lines += [f"  {image.id}: {image.reason}" for image in skipped[:SHOWN]]
+    more = len(skipped) - SHOWN
+    return [*lines, f"  ... and {more} more, all in the manifest"] if more > 0 else lines

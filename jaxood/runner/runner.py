@@ -41,6 +41,7 @@ CHUNK_SECONDS = 60.0  # or so much time, whatever comes first
 OUTPUTS = "outputs"  # the column of what the model itself gives
 
 Progress = Callable[[int, int], None]  # images done, images in all
+SetProgress = Callable[[str], Progress]  # given what is worked on, what is told of each batch
 
 
 @partial(jit, static_argnums=(0, 1, 2))

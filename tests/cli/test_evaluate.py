@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from jaxood.cli import main
-from jaxood.flows.evaluate import FILES
+from jaxood.flows.evaluation import FILES
 
 METHODS = ("energy", "sfp", "knn", "sfp+nnguide", "react+msp")
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxood.cli import main
 from jaxood.demo.digits import digits_weights
-from jaxood.flows.evaluate import FILES
+from jaxood.flows.evaluation import FILES
 
 
 def study(cache, output, *arguments):

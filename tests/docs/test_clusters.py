@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxood.flows.evaluate import FILES
+from jaxood.flows.evaluation import FILES
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOSTS = f"""#!{sys.executable}

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxood.flows.evaluate import FILES as RESULTS
+from jaxood.flows.evaluation import FILES as RESULTS
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.loading import save_weights
 
