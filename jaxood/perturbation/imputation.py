@@ -178,8 +178,9 @@ def add_noise(
     keys: Key[Array, " b"],
 ) -> Float[Array, "b h w c"]:
     """Adds `scale` times a standard normal value to removed pixels, a key an image."""
-    noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
-    return jnp.where(removed[..., None], images + scale * noise, images)
+    # In one dimension, half the time on a CPU: no division by 3 a number to count them.
+    noise = jax.vmap(lambda key: jax.random.normal(key, (images[0].size,)))(keys)
+    return jnp.where(removed[..., None], images + scale * noise.reshape(images.shape), images)
 
 
 _compiled = partial(jax.jit, static_argnums=0)(lambda name, *rows: IMPUTATIONS[name](*rows))
