@@ -13,12 +13,17 @@ Every coarser grid has the same form, without a matrix: a cell joins 2 x 2, f^2 
 removed pixels in it, s is SCREENING times the sum of its parts' s. Links keep their weights,
 since the energy sum w (x_i - x_j)^2 of a smooth field in two dimensions does not depend on the
 spacing; a plain Galerkin product would make them twice as stiff at each level (Braess,
-Computing 1995, corrects that afterwards). One damped Jacobi sweep before and one after the
-correction by the coarser grid makes the V-cycle symmetric and positive, as conjugate gradients
-need (Tatebe 1993).
+Computing 1995, corrects that afterwards). Corrections are interpolated linearly along both axes,
+residuals restricted by the transpose.
+
+Coarse grids go by V-cycles with one damped Jacobi sweep before and one after the correction. On
+the finest grid, the dear one, a Jacobi step and the correction are added, both of the same
+residual (Bramble, Pasciak, Xu, Math. Comp. 1990): no stencil there, for few more iterations. The
+whole is symmetric and positive, as conjugate gradients need (Tatebe 1993).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -35,6 +40,7 @@ Field = Float[Array, "c h w"]
 Coarse = Float[Array, "c h2 w2"]  # of the next grid
 Fields = Float[Array, "_ _ _"]  # of one channel or of all, of any grid
 Stage = Callable[..., Fields]
+Run = Callable[..., Fields]  # a stage and its arguments; `separate` or `together`
 
 
 class Level(NamedTuple):
@@ -69,27 +75,24 @@ def _pool(x: Field) -> Coarse:
     return (x[:, ::2, ::2] + x[:, 1::2, ::2]) + (x[:, ::2, 1::2] + x[:, 1::2, 1::2])
 
 
-def _spread(x: Coarse, fine: Field) -> Field:
-    """The transpose of `_pool`: each cell's value to its 2 x 2, cut to the fine grid."""
-    c, height, width = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (c, height, 2, width, 2))
-    return x.reshape(c, 2 * height, 2 * width)[:, : fine.shape[1], : fine.shape[2]]
+def _finer(x: Fields, axis: int, size: int) -> Fields:
+    """Linear interpolation to `size` cells half as long; constant beyond the outermost centres."""
+    part = partial(lax.slice_in_dim, x, axis=axis)
+    before = jnp.concatenate([part(0, 1), part(0, -1)], axis)
+    after = jnp.concatenate([part(1, None), part(-1, None)], axis)
+    halves = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+    shape = (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
+    return lax.slice_in_dim(halves.reshape(shape), 0, size, axis=axis)
 
 
-def hierarchy(removed: Float[Array, "1 h w"]) -> list[Level]:
-    """The grids from fine to coarse, for a mask of ones and zeros."""
-    f = share = removed
-    s = removed * neighbour_sum(1 - removed)
-    levels = []
-    while True:
-        diagonal = s + f * neighbour_sum(f)
-        some = diagonal > 1e-6
-        relaxation = jnp.where(some, DAMPING / jnp.where(some, diagonal, 1.0), 0.0)
-        levels.append(Level(f, diagonal, relaxation))
-        if max(f.shape[1:]) <= COARSEST:
-            return levels
-        share, s = _pool(share) / 4, SCREENING * _pool(s)
-        f = jnp.sqrt(share)
+def _coarser(x: Fields, axis: int) -> Fields:
+    """The transpose of `_finer`."""
+    x = jnp.pad(x, [(0, size % 2 if i == axis else 0) for i, size in enumerate(x.shape)])
+    part = partial(lax.slice_in_dim, axis=axis)
+    even, odd = part(x, 0, None, 2), part(x, 1, None, 2)
+    before = jnp.concatenate([part(even, 0, 1), part(odd, 0, -1)], axis)
+    after = jnp.concatenate([part(even, 1, None), part(odd, -1, None)], axis)
+    return 0.75 * (even + odd) + 0.25 * (before + after)
 
 
 def separate(stage: Stage, first: Fields, *others: Fields) -> Fields:
@@ -114,29 +117,77 @@ def together(stage: Stage, *fields: Fields) -> Fields:
     return stage(*fields)
 
 
+def hierarchy(removed: Float[Array, "1 h w"], run: Run = together) -> list[Level]:
+    """The grids from fine to coarse, for a mask of ones and zeros; `run` as in `v_cycle`."""
+    f = share = removed
+    s = run(lambda removed: removed * neighbour_sum(1 - removed), removed)
+    levels = []
+    while True:
+        diagonal = run(lambda f, s: s + f * neighbour_sum(f), f, s)
+        some = diagonal > 1e-6
+        relaxation = jnp.where(some, DAMPING / jnp.where(some, diagonal, 1.0), 0.0)
+        levels.append(Level(f, diagonal, relaxation))
+        if max(f.shape[1:]) <= COARSEST:
+            return levels
+        share, s = _pool(share) / 4, SCREENING * _pool(s)
+        f = jnp.sqrt(share)
+
+
 def _residual(x, b, *level):
-    return b - product(Level(*level), x)
+    return jnp.where(level[0] > 0, b - product(Level(*level), x), 0.0)
 
 
 def _sweep(x, b, *level):
     return x + Level(*level).relaxation * (b - product(Level(*level), x))
 
 
-def _corrected(correction, x, f):
-    return x + jnp.where(f > 0, _spread(correction, x), 0.0)
+def _restricted(r: Field, run: Run) -> Coarse:
+    return run(partial(_coarser, axis=2), run(partial(_coarser, axis=1), r))
 
 
-def v_cycle(levels: list[Level], b: Field, run: Callable[..., Fields]) -> Field:
+def _interpolated(stage: Stage, coarse: Coarse, fine: Field, *others: Fields, run: Run) -> Field:
+    """`stage(x, fine, *others)`, x interpolated between the cells of `coarse`."""
+    columns = run(partial(_finer, axis=2, size=fine.shape[2]), coarse)
+    rows = partial(_finer, axis=1, size=fine.shape[1])
+    return run(lambda columns, *fields: stage(rows(columns), *fields), columns, fine, *others)
+
+
+def _relaxed_and_corrected(correction, b, f, _, relaxation):
+    return relaxation * b + jnp.where(f > 0, correction, 0.0)
+
+
+def _with_sweeps(levels: list[Level], b: Field, run: Run) -> Field:
+    """The cycle of the coarse grids; many sweeps on the last."""
+    level, coarser = levels[0], levels[1:]
+    if not coarser:
+        x = level.relaxation * b
+        return lax.fori_loop(1, COARSEST_SWEEPS, lambda _, x: _sweep(x, b, *level), x)
+    x = run(jnp.multiply, b, level.relaxation)
+    correction = _with_sweeps(coarser, _restricted(run(_residual, x, b, *level), run), run)
+    x = _interpolated(_relaxed_and_corrected, correction, b, *level, run=run)
+    return run(_sweep, x, b, *level)
+
+
+def v_cycle(levels: list[Level], b: Field, run: Run) -> Field:
     """An approximate solution of A x = b; linear, symmetric and positive in b.
 
     Args:
       run: `separate` on a CPU, `together` elsewhere.
     """
-    level, coarser = levels[0], levels[1:]
-    x = level.relaxation * b
-    if not coarser:
-        return lax.fori_loop(1, COARSEST_SWEEPS, lambda _, x: _sweep(x, b, *level), x)
-    x = run(jnp.multiply, b, level.relaxation)
-    correction = v_cycle(coarser, run(_pool, run(_residual, x, b, *level)), run)
-    x = run(_corrected, correction, x, level.f)
-    return run(_sweep, x, b, *level)
+    if len(levels) == 1:
+        return _with_sweeps(levels, b, run)
+    correction = _with_sweeps(levels[1:], _restricted(b, run), run)
+    return _interpolated(_relaxed_and_corrected, correction, b, *levels[0], run=run)
+
+
+def fill(y: Field, kept: Float[Array, "_ h w"], run: Run) -> Field:
+    """y where `kept` is 1; elsewhere interpolated means of the kept pixels in larger cells.
+
+    The pull-push of Gortler et al. (The Lumigraph, SIGGRAPH 1996): a cell in which none is kept
+    takes its value from the next coarser grid.
+    """
+    if max(y.shape[1:]) == 1:
+        return y
+    total, count = run(_pool, kept * y), run(_pool, kept)
+    coarse = fill(total / jnp.maximum(count, 1.0), jnp.minimum(count, 1.0), run)
+    return _interpolated(lambda x, y, kept: jnp.where(kept > 0, y, x), coarse, y, kept, run=run)

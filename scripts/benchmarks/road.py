@@ -1,7 +1,8 @@
 """Imputation of ROAD's masks against a sparse direct solve a mask, and against forward passes.
 
 Every mask of one image, two orders: a smooth map's quantiles, as attributions give them. Each is
-first checked against the direct solve.
+first checked against the direct solve. Whole curves, with everything that they take, stand beside
+the forward passes in them.
 """
 
 import argparse
@@ -69,6 +70,8 @@ def headlines(figures: dict) -> list[tuple[str, str, str]]:
     ]
     for name, share in figures["imputation_over_forward_same_batch"].items():
         rows.append((what, f"{name}'s forward pass on the same batch", f"{share:.2f} of its time"))
+    for name, times in figures["curves_over_forward_passes"].items():
+        rows.append(("ROAD curves", f"{name}'s forward passes", f"{times:.2f} of their time"))
     return rows
 
 
@@ -93,9 +96,11 @@ def run(args: argparse.Namespace) -> dict:
     import jax.numpy as jnp
     from sklearn.datasets import load_sample_image
 
+    from jaxood.compiling import jit
     from jaxood.parallel import rounded_up, shard
     from jaxood.perturbation.imputation import impute_linear
     from jaxood.perturbation.removal import removal_order
+    from jaxood.perturbation.road import Explained, RoadSettings, road_curves
     from jaxood.runner.runner import Runner
 
     rng = np.random.default_rng(args.seed)
@@ -110,7 +115,7 @@ def run(args: argparse.Namespace) -> dict:
     masks = len(fractions) * 2
     images = np.broadcast_to(image, (2, *image.shape))
 
-    solve = jax.jit(impute_linear)
+    solve = jit(impute_linear)
 
     def warm():
         """As ROAD does it: each threshold begins where the last one ended."""
@@ -142,6 +147,12 @@ def run(args: argparse.Namespace) -> dict:
     def forward(runner):
         return lambda: jax.block_until_ready(runner.run(logits, (batch,)))
 
+    settings = RoadSettings()
+    item = Explained("photograph", photograph, 0, "smooth", np.asarray(maps[0]))
+
+    def curves(runner):
+        return lambda: list(road_curves(runner, [item] * (count // 2), settings, batch_size=count))
+
     part = removed[:: max(len(fractions) // args.batch, 1)][: args.batch, 0]
     same = (np.broadcast_to(image, (len(part), *image.shape)), part)
 
@@ -150,6 +161,7 @@ def run(args: argparse.Namespace) -> dict:
         {
             "impute": lambda: jax.block_until_ready(solve(*same)),
             **{name: forward(runner) for name, runner in runners.items()},
+            **{f"{name} curves": curves(runner) for name, runner in runners.items()},
         },
         repeats=3,
     )
@@ -176,5 +188,9 @@ def run(args: argparse.Namespace) -> dict:
         }
     figures["imputation_over_forward_same_batch"] = {
         name: beside["impute"] / len(part) / (beside[name] / count) for name in NETWORKS
+    }
+    figures["curves_over_forward_passes"] = {
+        name: beside[f"{name} curves"] / (len(settings.fractions) * beside[name])
+        for name in NETWORKS
     }
     return figures
