@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxood.models.winograd import winograd, winograd_pays
+
 Activation = Callable[[Array], Array]
 # Groups of fewer channels are convolved together: RegNetY-400MF, of groups of 8, takes 0.89 of the
 # time.
@@ -149,10 +151,12 @@ def convolve(
     def anywhere(x, kernel):
         return _dense(x, kernel, stride, pads, groups)
 
-    if groups == 1:
+    if groups == 1 and not winograd_pays(x, kernel, stride):
         return anywhere(x, kernel)
 
     def cpu(x, kernel):
+        if groups == 1:
+            return winograd(x, kernel, pads)
         if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3]:
             return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
         return _grouped(x, kernel, stride, pads, groups)
