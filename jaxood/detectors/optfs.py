@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxood.detectors.contract import Depth, Transform
-from jaxood.detectors.statistics import BLOCK
+from jaxood.detectors.statistics import BLOCK, quantiles
 from jaxood.errors import require
 from jaxood.outputs import with_penultimate
 
@@ -48,7 +48,7 @@ class OptFS(Transform):
 
     def fit(self, train, labels, head):
         rows, logits = (np.asarray(part) for part in (train.penultimate, train.logits))
-        low, high = np.quantile(rows, [OUTSIDE, 1 - OUTSIDE]).astype(np.float32)
+        low, high = quantiles(rows, [OUTSIDE, 1 - OUTSIDE]).astype(np.float32)
         width = np.float32((high - low) / INTERVALS)
         got = f"training features of which {1 - 2 * OUTSIDE:.1%} are {low:.4g}"
         require(width > 0, "method optfs", got, "features that vary")

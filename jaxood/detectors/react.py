@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jaxood.detectors.contract import Depth, Transform
+from jaxood.detectors.statistics import quantiles
 from jaxood.errors import require
 from jaxood.outputs import with_penultimate
 
@@ -44,7 +44,7 @@ class ReAct(Transform):
         require(0 < self.percentile <= 100, "react.percentile", self.percentile, wanted)
 
     def fit(self, train, labels, head):
-        threshold = np.percentile(np.asarray(train.penultimate), self.percentile)
+        (threshold,) = quantiles(train.penultimate, [self.percentile / 100])
         return ReActState(jnp.asarray(threshold, jnp.float32))
 
     def apply(self, state, outputs, head):

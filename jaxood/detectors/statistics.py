@@ -5,10 +5,10 @@ be a memory map of millions. The memory beside the rows is a few arrays of c x c
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt32
 
 from jaxood.errors import require
 from jaxood.outputs import AnyArray
@@ -40,6 +40,48 @@ def blocks(rows: Rows, prepare: Prepared = as_is) -> Iterator[tuple[slice, Rows]
 def mean(rows: Rows, prepare: Prepared = as_is) -> Float[np.ndarray, " c"]:
     total = sum(block.sum(axis=0) for _, block in blocks(rows, prepare))
     return np.asarray(total) / len(rows)
+
+
+def quantiles(rows: Rows, fractions: Sequence[float]) -> Float[np.ndarray, " q"]:
+    """Of all values, as float32, interpolated linearly; without a copy of them.
+
+    Floats compare as their bits do, once signs are seen to: values are counted by their upper 16
+    bits, and where a quantile lies by the lower 16.
+    """
+    places = np.asarray(fractions) * (rows.shape[0] * rows.shape[1] - 1)
+    ranks = np.unique(np.concatenate([np.floor(places), np.ceil(places)])).astype(int)
+    upper = _counted(bits >> 16 for bits in _ordered_bits(rows))
+    ends = np.cumsum(upper)
+    bins = np.searchsorted(ends, ranks, side="right")
+    lower = {
+        chosen: _counted(bits[bits >> 16 == chosen] & 0xFFFF for bits in _ordered_bits(rows))
+        for chosen in set(bins)
+    }
+    values = []
+    for rank, chosen in zip(ranks, bins, strict=True):
+        within = rank - (ends[chosen] - upper[chosen])
+        low = np.searchsorted(np.cumsum(lower[chosen]), within, side="right")
+        values.append(_float_of(int(chosen) << 16 | int(low)))
+    return np.interp(places, ranks, values)
+
+
+def _counted(parts: Iterable[UInt32[np.ndarray, " _"]]) -> Int[np.ndarray, " v"]:
+    """How often each number of 16 bits is there."""
+    counts = np.zeros(1 << 16, int)
+    for part in parts:
+        counts += np.bincount(part, minlength=len(counts))
+    return counts
+
+
+def _ordered_bits(rows: Rows) -> Iterator[UInt32[np.ndarray, " n"]]:
+    """The bits of float32 values as whole numbers of the same order, block by block."""
+    for start in range(0, len(rows), BLOCK):
+        bits = np.asarray(rows[start : start + BLOCK], np.float32).ravel().view(np.uint32)
+        yield bits ^ np.where(bits >> 31, 0xFFFFFFFF, 0x80000000).astype(np.uint32)
+
+
+def _float_of(ordered: int) -> np.float32:
+    return np.uint32(ordered ^ (0x80000000 if ordered >> 31 else 0xFFFFFFFF)).view(np.float32)
 
 
 def class_means(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jaxood.detectors.contract import Depth, Transform
+from jaxood.detectors.statistics import quantiles
 from jaxood.errors import require
 from jaxood.outputs import with_penultimate
 
@@ -48,7 +48,7 @@ class VRA(Transform):
         require(0 <= self.low < self.high <= 100, "vra.low and vra.high", got, wanted)
 
     def fit(self, train, labels, head):
-        thresholds = np.percentile(np.asarray(train.penultimate), [self.low, self.high])
+        thresholds = quantiles(train.penultimate, [self.low / 100, self.high / 100])
         return VRAState(*jnp.asarray(thresholds, jnp.float32))
 
     def apply(self, state, outputs, head):
