@@ -36,8 +36,9 @@ SCREENING = 0.8  # near a straight edge s would halve with each level, at lone p
 COARSEST = 8  # cells of the longer side at which there is no coarser grid
 COARSEST_SWEEPS = 16
 
-Field = Float[Array, "c h w"]
-Coarse = Float[Array, "c h2 w2"]  # of the next grid
+# Channels between rows and columns: XLA's CPU backend gives each core a part of the first axis.
+Field = Float[Array, "h c w"]
+Coarse = Float[Array, "h2 c w2"]  # of the next grid
 Fields = Float[Array, "_ _ _"]  # of one channel or of all, of any grid
 Stage = Callable[..., Fields]
 Run = Callable[..., Fields]  # a stage and its arguments; `separate` or `together`
@@ -46,18 +47,18 @@ Run = Callable[..., Fields]  # a stage and its arguments; `separate` or `togethe
 class Level(NamedTuple):
     """One grid; `relaxation` is the damping over the diagonal, 0 where nothing is removed."""
 
-    f: Float[Array, "1 h w"]
-    diagonal: Float[Array, "1 h w"]
-    relaxation: Float[Array, "1 h w"]
+    f: Float[Array, "h 1 w"]
+    diagonal: Float[Array, "h 1 w"]
+    relaxation: Float[Array, "h 1 w"]
 
 
 def neighbour_sum(x: Field) -> Field:
     """S: 1/6 of each edge neighbour and 1/12 of each corner neighbour, nothing from outside."""
-    height, width = x.shape[-2:]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))
+    height, _, width = x.shape
+    padded = jnp.pad(x, ((1, 1), (0, 0), (1, 1)))
 
     def at(row, column):
-        return padded[:, row : row + height, column : column + width]
+        return padded[row : row + height, :, column : column + width]
 
     edges = at(0, 1) + at(1, 0) + at(1, 2) + at(2, 1)
     corners = at(0, 0) + at(0, 2) + at(2, 0) + at(2, 2)
@@ -71,8 +72,8 @@ def product(level: Level, x: Field) -> Field:
 
 def _pool(x: Field) -> Coarse:
     """Sums of 2 x 2; an odd last row or column is joined with nothing."""
-    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2)))
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2]) + (x[:, ::2, 1::2] + x[:, 1::2, 1::2])
+    x = jnp.pad(x, ((0, x.shape[0] % 2), (0, 0), (0, x.shape[2] % 2)))
+    return (x[::2, :, ::2] + x[1::2, :, ::2]) + (x[::2, :, 1::2] + x[1::2, :, 1::2])
 
 
 def _finer(x: Fields, axis: int, size: int) -> Fields:
@@ -117,7 +118,7 @@ def together(stage: Stage, *fields: Fields) -> Fields:
     return stage(*fields)
 
 
-def hierarchy(removed: Float[Array, "1 h w"], run: Run = together) -> list[Level]:
+def hierarchy(removed: Float[Array, "h 1 w"], run: Run = together) -> list[Level]:
     """The grids from fine to coarse, for a mask of ones and zeros; `run` as in `v_cycle`."""
     f = share = removed
     s = run(lambda removed: removed * neighbour_sum(1 - removed), removed)
@@ -127,7 +128,7 @@ def hierarchy(removed: Float[Array, "1 h w"], run: Run = together) -> list[Level
         some = diagonal > 1e-6
         relaxation = jnp.where(some, DAMPING / jnp.where(some, diagonal, 1.0), 0.0)
         levels.append(Level(f, diagonal, relaxation))
-        if max(f.shape[1:]) <= COARSEST:
+        if max(f.shape) <= COARSEST:
             return levels
         share, s = _pool(share) / 4, SCREENING * _pool(s)
         f = jnp.sqrt(share)
@@ -142,13 +143,13 @@ def _sweep(x, b, *level):
 
 
 def _restricted(r: Field, run: Run) -> Coarse:
-    return run(partial(_coarser, axis=2), run(partial(_coarser, axis=1), r))
+    return run(partial(_coarser, axis=2), run(partial(_coarser, axis=0), r))
 
 
 def _interpolated(stage: Stage, coarse: Coarse, fine: Field, *others: Fields, run: Run) -> Field:
     """`stage(x, fine, *others)`, x interpolated between the cells of `coarse`."""
     columns = run(partial(_finer, axis=2, size=fine.shape[2]), coarse)
-    rows = partial(_finer, axis=1, size=fine.shape[1])
+    rows = partial(_finer, axis=0, size=fine.shape[0])
     return run(lambda columns, *fields: stage(rows(columns), *fields), columns, fine, *others)
 
 
@@ -180,13 +181,13 @@ def v_cycle(levels: list[Level], b: Field, run: Run) -> Field:
     return _interpolated(_relaxed_and_corrected, correction, b, *levels[0], run=run)
 
 
-def fill(y: Field, kept: Float[Array, "_ h w"], run: Run) -> Field:
+def fill(y: Field, kept: Float[Array, "h _ w"], run: Run) -> Field:
     """y where `kept` is 1; elsewhere interpolated means of the kept pixels in larger cells.
 
     The pull-push of Gortler et al. (The Lumigraph, SIGGRAPH 1996): a cell in which none is kept
     takes its value from the next coarser grid.
     """
-    if max(y.shape[1:]) == 1:
+    if y.shape[0] == y.shape[2] == 1:
         return y
     total, count = run(_pool, kept * y), run(_pool, kept)
     coarse = fill(total / jnp.maximum(count, 1.0), jnp.minimum(count, 1.0), run)

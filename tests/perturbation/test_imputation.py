@@ -133,11 +133,11 @@ def test_one_pixel_by_hand():
 
 
 def test_v_cycle_is_a_symmetric_positive_preconditioner():
-    removed = jnp.asarray(masks(11, 13)["smooth 0.5"], jnp.float32)[None]
+    removed = jnp.asarray(masks(11, 13)["smooth 0.5"], jnp.float32)[:, None]
     levels = multigrid.hierarchy(removed)
     assert len(levels) == 2
     pixels = np.flatnonzero(removed)
-    basis = jnp.eye(removed.size)[pixels].reshape(-1, 1, 11, 13)
+    basis = jnp.eye(removed.size)[pixels].reshape(-1, 11, 1, 13)
 
     def matrix(operator):
         return np.asarray(jax.vmap(operator)(basis)).reshape(len(pixels), -1)[:, pixels]
