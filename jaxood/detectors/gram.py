@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -51,7 +52,7 @@ class GramStatistics(LayerExtractor):
         n, h, w, c = layer.shape
         values = layer.reshape(n, h * w, c)
         # Powers up to twice the order: without the two scales they leave float32's range.
-        peaks = jnp.maximum(jnp.abs(values).max(axis=1, keepdims=True), 1e-30)
+        peaks = jnp.maximum(_largest_magnitudes(values), 1e-30)
         largest = peaks.max(axis=2, keepdims=True)
         heights, ratios = values / peaks, peaks / largest
         statistics, power, ratio = [], heights, ratios
@@ -62,6 +63,15 @@ class GramStatistics(LayerExtractor):
             statistics.append(root * peaks[:, 0] * largest[:, 0])
             power, ratio = power * heights, ratio * ratios
         return jnp.concatenate(statistics, axis=1)
+
+
+def _largest_magnitudes(values: Float[Array, "n p c"]) -> Float[Array, "n 1 c"]:
+    """Compared as whole numbers, which have the order of floats without a sign: half the time.
+
+    XLA's CPU compiler does not vectorise the maximum of floats, as one may be no number.
+    """
+    bits = jax.lax.bitcast_convert_type(jnp.abs(values), jnp.int32)
+    return jax.lax.bitcast_convert_type(bits.max(axis=1, keepdims=True), jnp.float32)
 
 
 class GramState(NamedTuple):
