@@ -14,6 +14,7 @@ from jaxood.errors import require
 from jaxood.outputs import AnyArray
 
 BLOCK = 4096
+LOWEST, HIGHEST = 0x007F, 0xFF80  # upper 16 of the ordered bits of -inf and inf; NaN is beyond
 SMALLEST = 1e-5  # of the size of features: float32 rounds at a hundredth of it
 
 Rows = AnyArray  # [n, c]; on the host, a memory map will do
@@ -43,7 +44,7 @@ def mean(rows: Rows, prepare: Prepared = as_is) -> Float[np.ndarray, " c"]:
 
 
 def quantiles(rows: Rows, fractions: Sequence[float]) -> Float[np.ndarray, " q"]:
-    """Of all values, as float32, interpolated linearly; without a copy of them.
+    """Of all values, as float32, interpolated linearly; without a copy. NaN where one is NaN.
 
     Floats compare as their bits do, once signs are seen to: values are counted by their upper 16
     bits, and where a quantile lies by the lower 16.
@@ -51,6 +52,8 @@ def quantiles(rows: Rows, fractions: Sequence[float]) -> Float[np.ndarray, " q"]
     places = np.asarray(fractions) * (rows.shape[0] * rows.shape[1] - 1)
     ranks = np.unique(np.concatenate([np.floor(places), np.ceil(places)])).astype(int)
     upper = _counted(bits >> 16 for bits in _ordered_bits(rows))
+    if upper[:LOWEST].any() or upper[HIGHEST + 1 :].any():
+        return np.full(len(places), np.nan)
     ends = np.cumsum(upper)
     bins = np.searchsorted(ends, ranks, side="right")
     lower = {

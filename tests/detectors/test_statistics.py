@@ -22,6 +22,16 @@ def test_quantiles_are_those_of_sorted_values(kind, shape):
     np.testing.assert_allclose(quantiles(rows, FRACTIONS), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("value", "median"), [(np.nan, np.nan), (-np.nan, np.nan), (np.inf, 8.0), (-np.inf, 6.0)]
+)
+def test_quantiles_of_what_is_not_finite(value, median):
+    """Of 0, 1, 2, 3, 4, 5, 6, `value`, 8, ..., 14."""
+    rows = np.arange(15, dtype=np.float32).reshape(5, 3)
+    rows[2, 1] = value
+    np.testing.assert_array_equal(quantiles(rows, [0.5]), [median])
+
+
 def test_quantiles_without_a_copy_of_all_rows():
     rows = np.random.default_rng(0).normal(size=(1 << 18, 64)).astype(np.float32)
     tracemalloc.start()
