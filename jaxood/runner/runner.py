@@ -31,6 +31,7 @@ from jaxood.room import announce, free_disk, free_memory
 from jaxood.runner.batch_size import AUTO, DEFAULT, BatchSize, chosen, step_bytes
 from jaxood.runner.columns import Chunk, Column, MemoryColumn, end_of
 from jaxood.runner.features import Features, Skipped, joined
+from jaxood.runner.lanes import in_lanes, lanes
 from jaxood.runner.step import TOP_CLASS, Extracted, ExtractionStep
 from jaxood.runner.store import StoredColumn
 
@@ -100,8 +101,13 @@ class Runner:
           rows: pytrees of arrays, split along their first axis, which the mesh divides.
           shared: pytrees of arrays that every device gets whole.
         """
-        rows, shared = shard(tuple(rows), self.mesh), replicate(tuple(shared), self.mesh)
-        return _on_mesh(function, self._graphdef, self.mesh, self._state, rows, shared)
+        shared, count = replicate(tuple(shared), self.mesh), len(jax.tree.leaves(rows)[0])
+
+        def call(rows):
+            rows = shard(rows, self.mesh)
+            return _on_mesh(function, self._graphdef, self.mesh, self._state, rows, shared)
+
+        return in_lanes(call, tuple(rows), count, lanes(self.mesh, count))
 
     def step(self, extractors: Sequence[Extractor] = ()) -> ExtractionStep:
         model = self.model
@@ -133,16 +139,18 @@ class Runner:
         return batch_size
 
     def _traced(self, extractors: Sequence[Extractor], size: int) -> Extracted:
-        """The shapes that a step of so many images gives."""
+        """The shapes that a step of so many images gives; of a part of them, where lanes are."""
+        size //= lanes(self.mesh, size)
         return _on_mesh.compiled().eval_shape(*self._arguments(self.step(extractors), size))
 
     def _step_bytes(self, step: ExtractionStep, size: int) -> int:
         """Of each device. The program is compiled, and kept by JAX for when it is run."""
-        program = _on_mesh.compiled().lower(*self._arguments(step, size)).compile()
-        return step_bytes(program, IN_FLIGHT)
+        parts = lanes(self.mesh, size)
+        program = _on_mesh.compiled().lower(*self._arguments(step, size // parts)).compile()
+        return parts * step_bytes(program, IN_FLIGHT)
 
     def _arguments(self, step: ExtractionStep, size: int) -> tuple:
-        """Of `_on_mesh`, for a step of so many images: shapes for what comes with them."""
+        """Of `_on_mesh`, for a lane of so many images: shapes for what comes with them."""
         side = self.model.preprocessing.crop
         split = NamedSharding(self.mesh, P("data"))  # as `run` puts them: traced once for both
         rows = (

@@ -1,0 +1,56 @@
+"""A batch as two programs at once, where one CPU device computes it.
+
+XLA shares out each operation over the cores, which then wait for the slowest of them before the
+next. A second program fills these gaps. JAX runs what one thread dispatches one after the other, so
+each lane has a thread.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+LANES = 2
+
+Rows = TypeVar("Rows")
+Tree = TypeVar("Tree")
+
+
+def lanes(mesh: Mesh, count: int) -> int:
+    """Parts that a batch of `count` rows is computed in: they are of one size."""
+    one_cpu = [device.platform for device in mesh.devices.flat] == ["cpu"]
+    return LANES if one_cpu and (os.cpu_count() or 1) > 1 and count % LANES == 0 else 1
+
+
+def in_lanes(call: Callable[[Rows], Tree], rows: Rows, count: int, parts: int) -> Tree:
+    """`call(rows)`, of so many rows at once as there are parts; does not wait for the result.
+
+    Args:
+      call: dispatches a compiled function; a row of its result is of the same row of `rows`.
+      rows: pytree of arrays of `count` rows.
+    """
+    if parts == 1:
+        return call(rows)
+    size = count // parts
+
+    def part(first: int) -> Tree:
+        return call(jax.tree.map(lambda array: array[first : first + size], rows))
+
+    # One dispatch after another: the first compiles for all.
+    found = [_thread(lane).submit(part, lane * size).result() for lane in range(parts)]
+    return _joined(found)
+
+
+@cache
+def _thread(lane: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, f"jaxood-lane-{lane}")
+
+
+@jax.jit
+def _joined(parts: list[Tree]) -> Tree:
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
