@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from jaxood.models.winograd import winograd, winograd_pays
 
 Activation = Callable[[Array], Array]
-# Groups of fewer channels are convolved together: RegNetY-400MF, of groups of 8, takes 0.89 of the
-# time.
-NARROW = 32
+# Groups of fewer channels are convolved together: RegNetY-400MF, of groups of 8, takes 0.96 of the
+# time that it takes with four of them together.
+NARROW = 16
 
 
 def relu(x: Array) -> Array:
@@ -222,4 +222,8 @@ class SqueezeExcite(nnx.Module):
         self.fc2 = Conv(squeezed, channels)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        return x * jax.nn.sigmoid(self.fc2(self.fc1(x.mean(axis=(1, 2), keepdims=True))))
+        # By a product: into a sum XLA's CPU compiler fuses what gave `x`, and computes it twice.
+        positions = x.shape[1] * x.shape[2]
+        ones = jnp.ones((len(x), 1, positions), x.dtype)
+        total = jnp.matmul(ones, x.reshape(len(x), positions, -1), precision="highest")
+        return x * jax.nn.sigmoid(self.fc2(self.fc1(total[:, None] / positions)))
