@@ -6,7 +6,7 @@ Kasneci, ICML 2022, https://arxiv.org/abs/2202.00449, section 5). One symmetric 
 system a mask, the same for all channels, solved without a matrix by conjugate gradients with the
 V-cycle of `multigrid` as preconditioner. Three things keep the steps few:
 
-* they begin at pull-push interpolation, or where a smaller mask of the same image ended;
+* they begin at pull-push interpolation, nearer than what a smaller mask of the image gave;
 * the mean of the kept pixels is taken off first, so that a nearly singular system (few pixels
   kept) has a small right-hand side;
 * what a step changes estimates the error x* - x before it. The last step is the first that moves
@@ -58,9 +58,12 @@ def _dot(a, b, run):
     return jnp.sum(products, axis=(0, 2), keepdims=True)
 
 
+def _most(x, run):
+    return jnp.max(run(partial(_folded, jnp.maximum), x), axis=(0, 2), keepdims=True)
+
+
 def _largest(x, run):
-    sizes = run(lambda x: _folded(jnp.maximum, jnp.abs(x)), x)
-    return jnp.max(sizes, axis=(0, 2), keepdims=True)
+    return _most(jnp.abs(x), run)
 
 
 def _ratio(a, b):
@@ -68,7 +71,7 @@ def _ratio(a, b):
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
 
 
-def _solve(image, removed, start, tolerance, max_iterations, run):
+def _solve(image, removed, tolerance, max_iterations, run):
     """One image and mask; see `impute_linear`."""
     y = run(partial(jnp.swapaxes, axis1=1, axis2=2), image)
     mask = removed[:, None].astype(y.dtype)
@@ -79,12 +82,8 @@ def _solve(image, removed, start, tolerance, max_iterations, run):
     # b - A x of an image x; b itself where its removed pixels are 0.
     left = partial(run, lambda x: mask * multigrid.neighbour_sum(x) - diagonal * x)
     mean = _ratio(_dot(y, kept, run), _dot(kept, kept, run))
-    x = y - mean
-    if start is None:
-        x = multigrid.fill(x, kept, run)
-    else:
-        x = jnp.where(removed[:, None], start.swapaxes(1, 2) - mean, x)
-    goal = tolerance * (jnp.max(y) - jnp.min(y))
+    x = multigrid.fill(y - mean, kept, run)
+    goal = tolerance * (jnp.max(_most(y, run)) + jnp.max(_most(-y, run)))
 
     def unfinished(state):
         iterations, _, _, _, _, moved = state
@@ -104,7 +103,7 @@ def _solve(image, removed, start, tolerance, max_iterations, run):
     state = (jnp.int32(0), x, left(x), jnp.zeros_like(x), none, jnp.float32(jnp.inf))
     iterations, x, *_ = lax.while_loop(unfinished, step, state)
     r, b = left(x), left(kept * y)
-    residual = jnp.sqrt(_ratio(jnp.sum(r * r), jnp.sum(b * b)))
+    residual = jnp.sqrt(_ratio(jnp.sum(_dot(r, r, run)), jnp.sum(_dot(b, b, run))))
     filled = jnp.where(removed[:, None], x + mean, y)
     return filled.swapaxes(1, 2), iterations, residual
 
@@ -112,24 +111,18 @@ def _solve(image, removed, start, tolerance, max_iterations, run):
 def impute_linear(
     images: Float[Array, "b h w c"],
     removed: Bool[Array, "b h w"],
-    start: Float[Array, "b h w c"] | None = None,
     tolerance: float = TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Imputed:
     """Linear imputation without noise; a row depends on its image and its mask only.
 
     Args:
-      start: where to begin, such as what a smaller mask of the same image gave; default: see
-        `multigrid.fill`.
       tolerance: how far the last step moves a pixel at most, as a share of the image's range.
       max_iterations: the bound, whatever the error is then; the residual tells.
     """
-    rows: tuple[Array, ...] = (images.astype(jnp.float32), removed)
-    if start is not None:
-        rows = (*rows, start.astype(jnp.float32))
 
-    def solve(run, image, removed, start=None):
-        return _solve(image, removed, start, tolerance, max_iterations, run)
+    def solve(run, image, removed):
+        return _solve(image, removed, tolerance, max_iterations, run)
 
     def cpu(*rows):
         # One mask after another: each stops by itself, and its fields stay in the cache.
@@ -138,6 +131,7 @@ def impute_linear(
     def others(*rows):
         return jax.vmap(partial(solve, multigrid.together))(*rows)
 
+    rows = (images.astype(jnp.float32), removed)
     return Imputed(*lax.platform_dependent(*rows, cpu=cpu, default=others))
 
 
@@ -146,7 +140,7 @@ def _fill(images, removed, values) -> Imputed:
     return Imputed(filled, jnp.zeros(len(images), jnp.int32), jnp.zeros(len(images)))
 
 
-def impute_mean(images, removed, start=None) -> Imputed:
+def impute_mean(images, removed) -> Imputed:
     """Removed pixels become the mean of the image's kept ones, channel by channel."""
     kept = jnp.logical_not(removed)[..., None].astype(images.dtype)
     count = jnp.maximum(kept.sum(axis=(1, 2), keepdims=True), 1.0)
@@ -154,7 +148,7 @@ def impute_mean(images, removed, start=None) -> Imputed:
     return _fill(images, removed, jnp.broadcast_to(mean, images.shape))
 
 
-def impute_zero(images, removed, start=None) -> Imputed:
+def impute_zero(images, removed) -> Imputed:
     """Removed pixels become 0: black, or the data's mean in a normalised image."""
     return _fill(images, removed, jnp.zeros_like(images))
 
@@ -172,7 +166,7 @@ def blurred(images: Float[Array, "b h w c"], sigma: float = BLUR_SIGMA) -> Float
     return jnp.einsum("bhwc,Ww->bhWc", images, columns, precision="highest")
 
 
-def impute_blur(images, removed, start=None) -> Imputed:
+def impute_blur(images, removed) -> Imputed:
     """Removed pixels are taken from the blurred image."""
     return _fill(images, removed, blurred(images))
 
@@ -185,16 +179,20 @@ IMPUTATIONS: dict[str, Callable[..., Imputed]] = {
 }
 
 
+def draw_noise(images: Float[Array, "b h w c"], keys: Key[Array, " b"]) -> Float[Array, "b h w c"]:
+    """Standard normal values for images, a key an image."""
+    # In one dimension, half the time on a CPU: no division by 3 a number to count them.
+    noise = jax.vmap(lambda key: jax.random.normal(key, (images[0].size,)))(keys)
+    return noise.reshape(images.shape)
+
+
 def add_noise(
     images: Float[Array, "b h w c"],
     removed: Bool[Array, "b h w"],
-    scale: float,
-    keys: Key[Array, " b"],
+    noise: Float[Array, "b h w c"],
 ) -> Float[Array, "b h w c"]:
-    """Adds `scale` times a standard normal value to removed pixels, a key an image."""
-    # In one dimension, half the time on a CPU: no division by 3 a number to count them.
-    noise = jax.vmap(lambda key: jax.random.normal(key, (images[0].size,)))(keys)
-    return jnp.where(removed[..., None], images + scale * noise.reshape(images.shape), images)
+    """Adds noise to removed pixels."""
+    return jnp.where(removed[..., None], images + noise, images)
 
 
 _compiled = partial(jax.jit, static_argnums=0)(lambda name, *rows: IMPUTATIONS[name](*rows))
@@ -227,7 +225,9 @@ def impute(
     if key is None or not noise:
         return imputed
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(images)))
-    return imputed._replace(images=add_noise(imputed.images, removed, noise, keys))
+    return imputed._replace(
+        images=add_noise(imputed.images, removed, noise * draw_noise(images, keys))
+    )
 
 
 def require_kept(removed: Bool[Array, "b h w"]) -> None:

@@ -87,9 +87,10 @@ class SubsetCorrelation(RowMeasure):
         relevance, sizes = regions.sums(scene.subject.maps[method]), self._sizes(regions)
         falls = (probability[0] - probability[1:]).reshape(self.subsets, len(sizes))
         sums = np.empty((self.subsets, len(sizes)))
+        ordered = np.empty_like(relevance)
         for i in range(self.subsets):
-            order = np.argsort(scene.permutation(regions, self.draw, i))
-            sums[i] = np.cumsum(relevance[order])[sizes - 1]
+            ordered[scene.permutation(regions, self.draw, i)] = relevance
+            sums[i] = np.cumsum(ordered)[sizes - 1]
         return [pearson(*columns) for columns in zip(sums.T, falls.T, strict=True)]
 
 

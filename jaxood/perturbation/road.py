@@ -7,8 +7,8 @@ LeRF removes the least relevant first: a large area is good. Combined is (LeRF -
 is the trapezoid rule over the fractions that were asked for, x always the fraction removed.
 
 Every (image, map, order) is a row; rows flow through one compiled step in batches of one size, all
-fractions of a batch one after the other from the smallest, so that each mask contains the last one
-and its imputation begins where that one's ended.
+fractions of a batch one after the other. The noise of a row is drawn once: each fraction takes it
+turned round by another number of values, so that no pixel has the same twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
 
 from jaxood.context import Model
 from jaxood.errors import UsageError, choose, require
 from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import rounded_up, shard
-from jaxood.perturbation.imputation import IMPUTATIONS, add_noise
+from jaxood.perturbation.imputation import IMPUTATIONS, add_noise, draw_noise
 from jaxood.perturbation.measure import Better, Finding, Laboratory, Measure
 from jaxood.perturbation.removal import CONVENTIONS, removal_order
 from jaxood.perturbation.statistics import area
@@ -37,6 +37,7 @@ from jaxood.runner.runner import Runner
 
 ORDERS = ("morf", "lerf")
 MOST_STEPS = 10_000
+GOLDEN = 0.6180339887498949  # its multiples lie far apart, modulo 1
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Rows(NamedTuple):
     images: Float[Array, "b h w 3"]
     ranks: Int[Array, "b h w"]
     counts: Int[Array, "b t"]
-    keys: Key[Array, " b"]
+    noise: Float[Array, "b h w 3"]
     target: Int[Array, " b"]
 
 
@@ -135,21 +136,22 @@ def prepare(
     keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
     ties, noise = (jax.vmap(lambda key: jax.random.fold_in(key, i))(keys) for i in (0, 1))  # noqa: B023
     order = removal_order(maps, least_first, settings.fractions, settings.convention, ties)
-    return Rows(values, *order, noise, target)
+    drawn = draw_noise(values, noise) if settings.noise else jnp.zeros_like(values)
+    return Rows(values, *order, drawn, target)
 
 
-def perturb(
-    settings: RoadSettings, rows: Rows, index: Int[Array, ""], previous: Float[Array, "b h w 3"]
-):
+def perturb(settings: RoadSettings, rows: Rows, index: Int[Array, ""]):
     """Imputed images at the fraction of that index: with noise, and what the imputation gave."""
     removed = rows.ranks < rows.counts[:, index][:, None, None]
-    imputed = IMPUTATIONS[settings.imputation](rows.images, removed, previous)
+    imputed = IMPUTATIONS[settings.imputation](rows.images, removed)
     if not settings.noise:
         return imputed.images, imputed
     # By the fraction, not its index among the others: the same noise whatever else is asked for.
-    numbers = jnp.asarray(np.round(np.asarray(settings.fractions) * 1e6), jnp.uint32)
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, numbers[index]))(rows.keys)
-    return add_noise(imputed.images, removed, settings.noise, keys), imputed
+    turns = np.round(np.asarray(settings.fractions) * 1e6) * GOLDEN % 1
+    flat = rows.noise.reshape(len(rows.noise), -1)
+    shifts = jnp.asarray(turns * flat.shape[1], jnp.int32)
+    noise = settings.noise * jnp.roll(flat, shifts[index], axis=1).reshape(rows.noise.shape)
+    return add_noise(imputed.images, removed, noise), imputed
 
 
 @dataclass(frozen=True)
@@ -164,16 +166,17 @@ class RoadStep:
     preprocessing: Preprocessing
     dtype: str
 
-    def __call__(self, model: Model, rows: Rows, previous, index):
-        """Target probability, agreement with the top class, and the imputation."""
-        images, imputed = perturb(self.settings, rows, index, previous)
+    def __call__(self, model: Model, rows: Rows, index):
+        """Target probability, agreement with the top class, iterations and residual."""
+        images, imputed = perturb(self.settings, rows, index)
         if self.settings.before_normalisation:
             mean, std = (jnp.asarray(v) for v in (self.preprocessing.mean, self.preprocessing.std))
             images = (images - mean[None, None, None]) / std[None, None, None]
         outputs = forward(model, images.astype(self.dtype))[0]
         logits = outputs.logits.astype(jnp.float32)
         probability = jnp.take_along_axis(jax.nn.softmax(logits), rows.target[:, None], 1)[:, 0]
-        return probability, logits.argmax(axis=1) == rows.target, imputed
+        agrees = logits.argmax(axis=1) == rows.target
+        return probability, agrees, imputed.iterations, imputed.residual
 
 
 def road_curves(
@@ -212,11 +215,9 @@ def road_curves(
         filled = [items[min(i, len(items) - 1)] for i in range(pairs)]
         rows = prepared(*shard(_in_both_orders(filled, size), runner.mesh))
         _require_kept(items, settings, jax.device_get(rows.counts))
-        found, previous = [], rows.images
+        found = []
         for index in range(len(settings.fractions)):
-            probability, agrees, imputed = runner.run(step, (rows, previous), (np.int32(index),))
-            previous = imputed.images
-            found.append((probability, agrees, imputed.iterations, imputed.residual))
+            found.append(runner.run(step, (rows,), (np.int32(index),)))
             if len(found) > 1:  # one step in flight while the last one is waited for
                 jax.block_until_ready(found[-2])
                 progress(2 * len(items))
@@ -274,10 +275,9 @@ def perturbed_images(
     """What the model saw, as pictures: MoRF and LeRF of each item, at every fraction."""
     key = jax.random.key(seed)
     rows = prepare(settings, model.preprocessing, key, *_in_both_orders(items, 2 * len(items)))
-    previous, shown = rows.images, []
+    shown = []
     for index in range(len(settings.fractions)):
-        images, imputed = _perturb(settings, rows, np.int32(index), previous)
-        previous = imputed.images
+        images, _ = _perturb(settings, rows, np.int32(index))
         shown.append(jax.device_get(images))
     values = np.stack(shown, axis=1)
     if not settings.before_normalisation:
@@ -298,6 +298,7 @@ class Road(Measure):
 
     name: ClassVar[str] = "road"
     paper: ClassVar[str] = "Rong et al., ICML 2022"
+    version: ClassVar[int] = 2  # the noise is drawn otherwise
     columns: ClassVar[Mapping[str, Better]] = {"morf": "low", "lerf": "high"}
 
     steps: int = 50
@@ -339,11 +340,13 @@ class Road(Measure):
             for subject in subjects
             for method, given in subject.maps.items()
         )
+        rows = len(ORDERS) * sum(len(subject.maps) for subject in subjects)
+        batches = max(-(-rows // laboratory.batch_size), 1)
         for curves in road_curves(
             laboratory.runner,
             items,
             self.settings,
-            batch_size=laboratory.batch_size,
+            batch_size=2 * -(-rows // (2 * batches)),  # all alike, none of them half full
             seed=laboratory.seed,
             draw=self.draw,
             progress=laboratory.told,

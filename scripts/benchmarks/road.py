@@ -63,11 +63,7 @@ def direct_solve(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
 def headlines(figures: dict) -> list[tuple[str, str, str]]:
     """What a reader wants to know, against what, and the figure."""
     what = "imputation of a ROAD mask, 224 x 224"
-    rows = [
-        (what, f"sparse direct solve, {kind} start", f"{figures[kind][key]:.0f} x faster")
-        for key in ("times_faster_than_direct",)
-        for kind in ("warm", "cold")
-    ]
+    rows = [(what, "sparse direct solve", f"{figures['times_faster_than_direct']:.0f} x faster")]
     for name, share in figures["imputation_over_forward_same_batch"].items():
         rows.append((what, f"{name}'s forward pass on the same batch", f"{share:.2f} of its time"))
     for name, times in figures["curves_over_forward_passes"].items():
@@ -91,14 +87,19 @@ def logits(model, images):
     return forward(model, images)[0].logits
 
 
+def imputation(model, images, removed):
+    """The imputation of a ROAD step."""
+    from jaxood.perturbation.imputation import impute_linear
+
+    return impute_linear(images, removed)
+
+
 def run(args: argparse.Namespace) -> dict:
     import jax
     import jax.numpy as jnp
     from sklearn.datasets import load_sample_image
 
-    from jaxood.compiling import jit
     from jaxood.parallel import rounded_up, shard
-    from jaxood.perturbation.imputation import impute_linear
     from jaxood.perturbation.removal import removal_order
     from jaxood.perturbation.road import Explained, RoadSettings, road_curves
     from jaxood.runner.runner import Runner
@@ -113,35 +114,32 @@ def run(args: argparse.Namespace) -> dict:
     ranks, counts = removal_order(maps, jnp.array([False, True]), fractions, "exact", keys)
     removed = np.asarray(ranks[None] < counts.T[:, :, None, None])  # thresholds, orders
     masks = len(fractions) * 2
-    images = np.broadcast_to(image, (2, *image.shape))
 
-    solve = jit(impute_linear)
+    runners = {name: Runner(random_model(name)) for name in NETWORKS}
+    mesh = runners[NETWORKS[0]].mesh
+    count = rounded_up(args.batch, mesh)
+    stacked = removed.reshape(masks, size, size)
+    parts = [
+        stacked[np.resize(range(i, min(i + count, masks)), count)] for i in range(0, masks, count)
+    ]
+    images = shard(np.broadcast_to(image, (count, *image.shape)).copy(), mesh)
 
-    def warm():
-        """As ROAD does it: each threshold begins where the last one ended."""
-        previous, found = jnp.asarray(images), []
-        for at in removed:
-            imputed = solve(images, at, previous)
-            previous = imputed.images
-            found.append(imputed)
-        return jax.block_until_ready(found)
+    def impute(parts):
+        """As a ROAD step does it."""
+        runner = runners[NETWORKS[0]]
+        return jax.block_until_ready([runner.run(imputation, (images, part)) for part in parts])
 
-    def cold():
-        return jax.block_until_ready([solve(images, at) for at in removed])
-
-    found = {"warm": warm(), "cold": cold()}
+    found = impute(parts)
+    filled = np.concatenate([np.asarray(part.images) for part in found])[:masks]
     chosen = [(i, order) for i in range(len(fractions)) for order in (0, 1)]
     chosen = chosen[:: max(len(chosen) // args.direct, 1)]
     errors = []
     for i, order in chosen:
         exact = direct_solve(image, removed[i, order])
-        errors += [np.abs(np.asarray(run[i].images[order]) - exact).max() for run in found.values()]
+        errors.append(np.abs(filled[2 * i + order] - exact).max())
     worst = float(max(errors) / np.ptp(image))
     assert worst < 1e-3, f"imputation is off by {worst} of the range"
 
-    runners = {name: Runner(random_model(name)) for name in NETWORKS}
-    mesh = runners[NETWORKS[0]].mesh
-    count = rounded_up(args.batch, mesh)
     batch = shard(rng.standard_normal((count, size, size, 3), np.float32), mesh)
 
     def forward(runner):
@@ -153,13 +151,12 @@ def run(args: argparse.Namespace) -> dict:
     def curves(runner):
         return lambda: list(road_curves(runner, [item] * (count // 2), settings, batch_size=count))
 
-    part = removed[:: max(len(fractions) // args.batch, 1)][: args.batch, 0]
-    same = (np.broadcast_to(image, (len(part), *image.shape)), part)
+    same = removed[np.linspace(0, len(fractions) - 1, count).astype(int), 0]
 
-    taken = seconds_in_turn({"warm": warm, "cold": cold}, repeats=2)
+    taken = seconds(lambda: impute(parts), repeats=2)
     beside = seconds_in_turn(
         {
-            "impute": lambda: jax.block_until_ready(solve(*same)),
+            "impute": lambda: impute([same]),
             **{name: forward(runner) for name, runner in runners.items()},
             **{f"{name} curves": curves(runner) for name, runner in runners.items()},
         },
@@ -169,25 +166,23 @@ def run(args: argparse.Namespace) -> dict:
         lambda: [direct_solve(image, removed[i, order]) for i, order in chosen], repeats=1, warmup=0
     )
 
-    def most(kind: str, field: str, how) -> float:
-        return float(how([np.asarray(getattr(step, field)) for step in found[kind]]))
-
+    iterations, residual = (
+        np.concatenate([np.asarray(getattr(part, name)) for part in found])[:masks]
+        for name in ("iterations", "residual")
+    )
     figures = {
         "masks": masks,
         "largest_error_of_range": worst,
         "direct_ms_a_mask": 1e3 * direct / len(chosen),
+        "ms_a_mask": 1e3 * taken / (count * len(parts)),
+        "times_faster_than_direct": direct / len(chosen) * count * len(parts) / taken,
+        "mean_iterations": float(iterations.mean()),
+        "most_iterations": int(iterations.max()),
+        "largest_residual": float(residual.max()),
         "forward_ms_an_image": {name: 1e3 * beside[name] / count for name in NETWORKS},
     }
-    for kind in found:
-        figures[kind] = {
-            "ms_a_mask": 1e3 * taken[kind] / masks,
-            "times_faster_than_direct": direct / len(chosen) * masks / taken[kind],
-            "mean_iterations": most(kind, "iterations", np.mean),
-            "most_iterations": most(kind, "iterations", np.max),
-            "largest_residual": most(kind, "residual", np.max),
-        }
     figures["imputation_over_forward_same_batch"] = {
-        name: beside["impute"] / len(part) / (beside[name] / count) for name in NETWORKS
+        name: beside["impute"] / beside[name] for name in NETWORKS
     }
     figures["curves_over_forward_passes"] = {
         name: beside[f"{name} curves"] / (len(settings.fractions) * beside[name])

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import splu
 
 from jaxood.errors import UsageError
 from jaxood.perturbation import multigrid
-from jaxood.perturbation.imputation import IMPUTATIONS, add_noise, impute, impute_linear
+from jaxood.perturbation.imputation import IMPUTATIONS, add_noise, draw_noise, impute, impute_linear
 
 pytestmark = pytest.mark.optimised
 
@@ -167,7 +167,7 @@ def test_every_backend_computes_the_same():
     image, wanted = jnp.asarray(photograph(21, 24)), masks(21, 24)
     removed = jnp.asarray(wanted["smooth 0.5"])
     runs = [
-        jax.jit(lambda run=run: _solve(image, removed, image, 1e-3, 60, run))()
+        jax.jit(lambda run=run: _solve(image, removed, 1e-3, 60, run))()
         for run in (multigrid.separate, multigrid.together)
     ]
     np.testing.assert_allclose(*(filled for filled, _, _ in runs), atol=1e-4)
@@ -175,14 +175,13 @@ def test_every_backend_computes_the_same():
 
 
 @pytest.mark.long
-def test_bounded_iterations_and_warm_start():
+def test_bounded_iterations_and_tolerance():
     image, wanted = photograph(21, 24), masks(21, 24)
     images, removed = jnp.asarray(image)[None], jnp.asarray(wanted["smooth 0.5"])[None]
     cut = jax.jit(lambda: impute_linear(images, removed, max_iterations=1))()
     full = jax.jit(lambda: impute_linear(images, removed))()
-    again = jax.jit(lambda: impute_linear(images, removed, full.images))()
     assert int(cut.iterations[0]) == 1 and cut.residual[0] > 3 * full.residual[0]
-    assert int(again.iterations[0]) == 1 < int(full.iterations[0])
+    assert int(full.iterations[0]) > 1
     fine = jax.jit(lambda: impute_linear(images, removed, tolerance=1e-5))()
     assert fine.residual[0] < 0.1 * full.residual[0]
 
@@ -232,6 +231,7 @@ def test_baselines():
 def test_noise_is_on_removed_pixels_only_and_of_its_scale():
     removed = jnp.asarray(masks(90, 90)["smooth 0.5"])[None]
     keys = jax.random.key(0)[None]
-    noise = np.asarray(add_noise(jnp.zeros((1, 90, 90, 3)), removed, 0.01, keys))[0]
+    images = jnp.zeros((1, 90, 90, 3))
+    noise = np.asarray(add_noise(images, removed, 0.01 * draw_noise(images, keys)))[0]
     assert (noise[~np.asarray(removed[0])] == 0).all()
     np.testing.assert_allclose(noise[np.asarray(removed[0])].std(), 0.01, rtol=0.03)
