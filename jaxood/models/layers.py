@@ -1,5 +1,6 @@
 """What the convolutional networks are made of: NHWC, batch norm already in kernel and bias."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +15,8 @@ Activation = Callable[[Array], Array]
 # Groups of fewer channels are convolved together: RegNetY-400MF, of groups of 8, takes 0.96 of the
 # time that it takes with four of them together.
 NARROW = 16
+# Numbers in a window of which the windows are made: 3 x 3 x 3 takes 0.56 of the time.
+FEW = 32
 
 
 def relu(x: Array) -> Array:
@@ -118,6 +121,35 @@ def _in_bands(x, kernel, stride, pads):
     return found.reshape(len(x), height, *found.shape[3:])
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _patches(x, kernel, stride, pads):
+    """Windows side by side, times a matrix: for the few channels of an image."""
+    rows, columns = kernel.shape[:2]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height = (x.shape[1] - rows) // stride + 1
+    width = (x.shape[2] - columns) // stride + 1
+    windows = [
+        x[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    flat = jnp.concatenate(windows, axis=-1).reshape(-1, math.prod(kernel.shape[:3]))
+    found = jnp.matmul(flat, kernel.reshape(flat.shape[1], -1), precision="highest")
+    return found.reshape(len(x), height, width, -1)
+
+
+def _patches_forward(x, kernel, stride, pads):
+    return _patches(x, kernel, stride, pads), (x, kernel)
+
+
+def _patches_backward(stride, pads, kept, slope):
+    """The convolution's: that of the windows takes a third of a network's gradient more."""
+    return jax.vjp(lambda x, kernel: _dense(x, kernel, stride, pads), *kept)[1](slope)
+
+
+_patches.defvjp(_patches_forward, _patches_backward)
+
+
 def _grouped(x, kernel, stride, pads, groups):
     """A dense convolution for each group, or for a few narrow ones with zeros between them."""
     rows, columns, inputs, outputs = kernel.shape
@@ -151,12 +183,13 @@ def convolve(
     def anywhere(x, kernel):
         return _dense(x, kernel, stride, pads, groups)
 
-    if groups == 1 and not winograd_pays(x, kernel, stride):
+    few = math.prod(kernel.shape[:3]) <= FEW
+    if groups == 1 and not few and not winograd_pays(x, kernel, stride):
         return anywhere(x, kernel)
 
     def cpu(x, kernel):
         if groups == 1:
-            return winograd(x, kernel, pads)
+            return _patches(x, kernel, stride, pads) if few else winograd(x, kernel, pads)
         if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3]:
             return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
         return _grouped(x, kernel, stride, pads, groups)

@@ -46,7 +46,7 @@ def compiled(model, images, stages=()):
 
 @pytest.mark.parametrize("n", [1, 7, 8, 16, 24])
 def test_steps_give_what_one_pass_gives(model, monkeypatch, n):
-    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 8)
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
     images = noise(n)
     step, state = compiled(model, images)
     assert ("while" in step.as_text()) == (n not in (1, 8))
@@ -60,8 +60,10 @@ def test_steps_give_what_one_pass_gives(model, monkeypatch, n):
 
 
 @pytest.mark.parametrize("n", [4, 12])
-def test_layers_are_what_their_stages_give_whatever_their_order(model, monkeypatch, n):
-    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
+@pytest.mark.parametrize("large", [64, 65])  # the first stage, none
+def test_layers_are_what_their_stages_give_whatever_their_order(model, monkeypatch, n, large):
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
+    monkeypatch.setattr(blocked, "LARGE", large)
     images, names = noise(n), ("conv2", "conv1", "conv2")
     step, state = compiled(model, images, names)
     outputs, layers = step(state, images)
@@ -88,7 +90,7 @@ def test_every_stage_runs_once_where_layers_are_asked_for(model, monkeypatch):
 
 
 def test_on_a_mesh_each_device_works_on_its_images_alone(model, monkeypatch):
-    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 1)
     runner = Runner(loaded(model))
     assert runner.mesh.size == jax.local_device_count() == 8
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
@@ -141,7 +143,8 @@ def test_a_users_model_is_called_once_with_what_a_device_has(monkeypatch):
 
 
 def test_gradients_pass_through_the_steps(model, monkeypatch):
-    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
+    monkeypatch.setattr(blocked, "LARGE", 64)
     images = noise(8)
     found, wanted = (
         jax.grad(lambda x: jnp.sum(f(x).logits ** 2))(images)  # noqa: B023

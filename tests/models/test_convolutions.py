@@ -22,6 +22,8 @@ CASES = {
     "stem": (3, 8, 7, 2, 3, 1),
     "dense": (6, 8, 3, 1, 1, 1),
     "dense, of many channels": (64, 72, 3, 1, 1, 1),
+    "few numbers in a window": (3, 8, 3, 1, 1, 1),
+    "few numbers in a window, strided": (3, 8, 3, 2, 1, 1),
     "pointwise": (6, 8, 1, 1, 0, 1),
     "pointwise strided": (6, 8, 1, 2, 0, 1),
     "depthwise": (6, 6, 3, 1, 1, 6),
