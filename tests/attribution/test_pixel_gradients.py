@@ -142,7 +142,7 @@ def test_steps_over_the_batch_do_not_change_a_map(step, model, images, monkeypat
 
 
 def test_kernels_of_a_gradient_are_turned(model, images):
-    """In the program, and without another result."""
+    """In the program, and without another result; the stem lays out its own on a CPU."""
     plain = jax.grad(lambda x: model(x).logits[:, 0].sum())
     turned = with_plain_kernels(plain)
     found, expected = turned(jnp.asarray(images)), plain(jnp.asarray(images))
@@ -153,7 +153,7 @@ def test_kernels_of_a_gradient_are_turned(model, images):
         found = [e for e in equations if e.primitive.name == "conv_general_dilated"]
         return [e.params["dimension_numbers"].rhs_spec for e in found]
 
-    assert kernels(turned) == [(3, 2, 0, 1)] * 4
+    assert kernels(turned) == [(3, 2, 0, 1)] * 2
     assert kernels(plain) != kernels(turned)
 
 
