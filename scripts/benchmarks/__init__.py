@@ -57,6 +57,17 @@ def seconds_in_turn(
     return {name: sorted(taken)[len(taken) // 2] for name, taken in times.items()}
 
 
+def dispatched(call: Callable[[], object], count: int) -> None:
+    """`count` calls as a run has them: one is in flight while the last is waited for."""
+    import jax
+
+    last = None
+    for _ in range(count):
+        last, before = call(), last
+        jax.block_until_ready(before)
+    jax.block_until_ready(last)
+
+
 def random_model(architecture: str):
     """A model with random weights: as costly as a trained one, its activations of order one."""
     import jax
