@@ -270,7 +270,7 @@ def test_pytorch_ood_agrees(found, network, monkeypatch):
     # It draws the tenth that is left out; here the first of each class is.
     monkeypatch.setattr(torch, "randperm", torch.arange)
     gram = library.Gram(head, blocks, 4, list(range(1, 6))).to("cpu").fit([(train, predicted)])
-    expected = -gram.predict(test)
+    expected = -gram.predict(test).numpy()
     np.testing.assert_allclose(
         found["gram"], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max()
     )
