@@ -68,13 +68,10 @@ def _depthwise_backward(stride, pads, kept, slope):
     That of the kernel, which nothing here asks for, is JAX's.
     """
     x, kernel = kept
-    spread = [(0, 0, 0)]
-    for axis, (before, _) in enumerate(pads, 1):
-        last = kernel.shape[axis - 1] - 1
-        after = x.shape[axis] + before - (slope.shape[axis] - 1) * stride - 1
-        spread.append((last - before, after, stride - 1))
+    around = _around(x, kernel, slope, stride, pads)
+    spread = [(0, 0, 0), *((*pad, stride - 1) for pad in around), (0, 0, 0)]
     zero = jnp.zeros((), slope.dtype)
-    to_x = _shifted(jax.lax.pad(slope, zero, [*spread, (0, 0, 0)]), kernel[::-1, ::-1], 1)
+    to_x = _shifted(jax.lax.pad(slope, zero, spread), kernel[::-1, ::-1], 1)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     _, backward = jax.vjp(lambda kernel: _shifted(padded, kernel, stride), kernel)
     return to_x, *backward(slope)
@@ -83,18 +80,33 @@ def _depthwise_backward(stride, pads, kept, slope):
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def _shifted(x, kernel, stride):
-    """Shifted multiply-adds: one fused loop, where the CPU's grouped convolution is 50x slower."""
+def _around(x, kernel, slope, stride, pads):
+    """Zeros before and after the rows and columns of `slope`, so that it gives those of `x`."""
+    found = []
+    for axis, (before, _) in enumerate(pads, 1):
+        last = kernel.shape[axis - 1] - 1
+        after = x.shape[axis] + before - (slope.shape[axis] - 1) * stride - 1
+        found.append((last - before, after))
+    return found
+
+
+def _windows(x, kernel, stride):
+    """What each place of the kernel meets: its row and column there, and that part of `x`."""
     rows, columns = kernel.shape[:2]
     height = (x.shape[1] - rows) // stride + 1
     width = (x.shape[2] - columns) // stride + 1
-    total = 0.0
     for i in range(rows):
         for j in range(columns):
             part = x[:, i : i + (height - 1) * stride + 1 : stride]
-            part = part[:, :, j : j + (width - 1) * stride + 1 : stride]
-            weight = kernel[i, j, 0].astype(jnp.float32)
-            total = total + part.astype(jnp.float32) * weight[None, None, None]
+            yield i, j, part[:, :, j : j + (width - 1) * stride + 1 : stride]
+
+
+def _shifted(x, kernel, stride):
+    """Shifted multiply-adds: one fused loop, where the CPU's grouped convolution is 50x slower."""
+    total = 0.0
+    for i, j, part in _windows(x, kernel, stride):
+        weight = kernel[i, j, 0].astype(jnp.float32)
+        total = total + part.astype(jnp.float32) * weight[None, None, None]
     return total.astype(x.dtype)
 
 
@@ -124,18 +136,11 @@ def _in_bands(x, kernel, stride, pads):
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _patches(x, kernel, stride, pads):
     """Windows side by side, times a matrix: for the few channels of an image."""
-    rows, columns = kernel.shape[:2]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    height = (x.shape[1] - rows) // stride + 1
-    width = (x.shape[2] - columns) // stride + 1
-    windows = [
-        x[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
-        for i in range(rows)
-        for j in range(columns)
-    ]
-    flat = jnp.concatenate(windows, axis=-1).reshape(-1, math.prod(kernel.shape[:3]))
+    windows = jnp.concatenate([part for _, _, part in _windows(x, kernel, stride)], axis=-1)
+    flat = windows.reshape(-1, windows.shape[-1])
     found = jnp.matmul(flat, kernel.reshape(flat.shape[1], -1), precision="highest")
-    return found.reshape(len(x), height, width, -1)
+    return found.reshape(*windows.shape[:3], -1)
 
 
 def _patches_forward(x, kernel, stride, pads):
@@ -148,16 +153,11 @@ def _patches_backward(stride, pads, kept, slope):
     That of the kernel, which nothing here asks for, is JAX's.
     """
     x, kernel = kept
-    around = []
-    for axis, (before, _) in enumerate(pads, 1):
-        last = kernel.shape[axis - 1] - 1
-        after = x.shape[axis] + before - (slope.shape[axis] - 1) * stride - 1
-        around.append((last - before, after))
     to_x = jax.lax.conv_general_dilated(
         slope,
         kernel[::-1, ::-1].swapaxes(2, 3),
         (1, 1),
-        around,
+        _around(x, kernel, slope, stride, pads),
         lhs_dilation=(stride, stride),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision="highest",
