@@ -18,6 +18,7 @@ adjacent bank rows, the k with the largest maxima hold the k best rows, so only 
 Equal products are taken in the order of the bank, however it is cut or shared out.
 """
 
+import math
 import weakref
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, cast
@@ -36,7 +37,7 @@ from jaxood.parallel import free_bytes
 from jaxood.room import announce
 
 QUERY_BLOCK = 1024
-BANK_BLOCK = 4096
+BANK_BLOCK = 16_320  # not 16,384: rows so far apart share the sets of a CPU's cache
 CHUNK = 16  # about sqrt(block / k) makes chunk maxima and their candidates equally few
 
 
@@ -52,7 +53,7 @@ class Bank(NamedTuple):
 
     Attributes:
       rows: [b, c] L2-normalised, for nnguide times the energy; float32 or bfloat16.
-      size: how many rows count; the rest is padding for an even share over devices.
+      size: of these, the rest is padding for an even share over devices (see `share`).
     """
 
     rows: "AnyArray | HostRows"
@@ -99,17 +100,21 @@ class HostRows:
 
 
 def _top(products: Float[Array, "n b"], k: int) -> Neighbours:
-    """`lax.top_k`, sorting only chunks that can matter."""
+    """`lax.top_k`, sorting only chunks that can matter, and of these in turn."""
     n, width = products.shape
-    if width % CHUNK or width // CHUNK <= k:
+    chunk = 2 ** round(math.log2(max(width / k, 1)) / 2)  # about as many candidates as maxima
+    whole = width // chunk
+    if chunk < 4:
         return Neighbours(*jax.lax.top_k(products, k))
-    chunks = products.reshape(n, width // CHUNK, CHUNK)
-    _, chosen = jax.lax.top_k(chunks.max(axis=-1), k)
+    window = (1, chunk)  # leaves out a last, shorter one
+    maxima = jax.lax.reduce_window(products, -jnp.inf, jax.lax.max, window, window, "valid")
+    chosen = jax.lax.top_k(maxima, k)[1]
     chosen = jnp.sort(chosen, axis=-1)  # so that equal products stay in the order of the bank
-    candidates = jnp.take_along_axis(chunks, chosen[:, :, None], axis=1)
-    best, rank = jax.lax.top_k(candidates.reshape(n, k * CHUNK), k)
-    chunk = jnp.take_along_axis(chosen, rank // CHUNK, axis=-1)
-    return Neighbours(best, chunk * CHUNK + rank % CHUNK)
+    columns = (chosen[:, :, None] * chunk + jnp.arange(chunk)[None, None]).reshape(n, k * chunk)
+    rest = jnp.tile(jnp.arange(whole * chunk, width), (n, 1))
+    columns = jnp.concatenate([columns, rest], axis=1)
+    best = _top(jnp.take_along_axis(products, columns, axis=1), k)
+    return best._replace(indices=jnp.take_along_axis(columns, best.indices, axis=1))
 
 
 def _merge(first: Neighbours, second: Neighbours, k: int) -> Neighbours:
@@ -129,7 +134,7 @@ def _none_yet(n: int, k: int) -> Neighbours:
     return Neighbours(jnp.full((n, k), -jnp.inf), jnp.zeros((n, k), jnp.int32))
 
 
-def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int) -> Neighbours:
+def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int, padded: bool) -> Neighbours:
     """On one device: query blocks times bank blocks. A last block overlaps the one before it."""
     (n, _), (b, _) = queries.shape, bank.rows.shape
     query_block, bank_block = _even(n, QUERY_BLOCK), _even(b, BANK_BLOCK)
@@ -153,10 +158,14 @@ def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int) -> Neighbours:
                 precision="highest",
                 preferred_element_type=jnp.float32,
             )
-            column = first + jnp.arange(bank_block)
-            fresh = (column >= j * bank_block) & (column < bank.size)
-            top = _top(jnp.where(fresh[None, :], products, -jnp.inf), min(k, bank_block))
-            return _merge(best, top._replace(indices=top.indices + first), k)
+            if padded:
+                there = first + jnp.arange(bank_block) < bank.size
+                products = jnp.where(there[None, :], products, -jnp.inf)
+            top = _top(products, min(k, bank_block))
+            indices = top.indices + first
+            # What an overlap gives again is in `best`, or is not among the k best.
+            fresh = jnp.where(indices < j * bank_block, -jnp.inf, top.products)
+            return _merge(best, Neighbours(fresh, indices), k)
 
         best = jax.lax.fori_loop(0, -(-b // bank_block), bank_step, _none_yet(query_block, k))
         return jax.tree.map(
@@ -180,14 +189,14 @@ def nearest(
         its share, and the best of the bests are the best.
     """
     if mesh is None:
-        return _search(queries, bank, k)
+        return _search(queries, bank, k, padded=False)
     (axis,), devices = mesh.axis_names, mesh.size
     rows = jnp.pad(cast(jax.Array, bank.rows), ((0, -bank.rows.shape[0] % devices), (0, 0)))
     part = rows.shape[0] // devices
 
     def local(queries, rows, size):
         before = jax.lax.axis_index(axis) * part
-        found = _search(queries, Bank(rows, size - before), k)
+        found = _search(queries, Bank(rows, size - before), k, padded=True)
         bits = jax.lax.bitcast_convert_type(found.products, jnp.int32)
         packed = jnp.stack([bits, found.indices + before], axis=-1)
         packed = jax.lax.all_gather(packed, axis, axis=1, tiled=True)
@@ -269,6 +278,7 @@ class _NeighbourDetector(Detector):
             f"1 to {min(size, len(rows))}, the rows of the bank",
             "Use another k, or a larger part of the training set",
         )
+        rows = rows[:size]
         if self.memory == "host":
             return Bank(HostRows(rows), jnp.asarray(state.size))
         _announce(self.name, self.memory, (rows.shape[0], rows.shape[1]), self.dtype)

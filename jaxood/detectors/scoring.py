@@ -15,6 +15,7 @@ from jaxood.detectors.contract import State, numbers_apart, restricted, row_coun
 from jaxood.detectors.method import Method, score_by
 from jaxood.errors import UsageError
 from jaxood.heads import Head, LinearHead
+from jaxood.lanes import in_lanes, lanes
 from jaxood.outputs import AnyArray, ModelOutputs
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.processes import gathered_rows, gathered_values, share_of
@@ -24,7 +25,7 @@ SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled
 
 
 def _score_block(
-    method: Method, mesh: Mesh | None, state: State, outputs: ModelOutputs, head: Head | None
+    method: Method, mesh: Mesh | None, state: State, head: Head | None, outputs: ModelOutputs
 ):
     """Each device of the mesh scores its rows. None: the state lies in parts on devices."""
     steps, numbers = numbers_apart(method.steps)
@@ -120,8 +121,8 @@ def score_by_all(
                 continue
             seen = restricted(rows, method.reads, tuple(method.extractors))
             try:
-                rows_mesh = _rows_mesh(state, mesh)
-                scores[method].append(_score_block(method, rows_mesh, state, seen, head))
+                score = partial(_score_block, method, _rows_mesh(state, mesh), state, head)
+                scores[method].append(in_lanes(score, seen, lanes(mesh, block)))
             except UsageError as error:
                 failures[method] = error
         for given in scores.values():  # waits: no more than two blocks are on the devices

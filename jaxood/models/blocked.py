@@ -4,7 +4,7 @@ A batch of 16 at 224 x 224 leaves 50 MB behind after each of the first layers, w
 memory, page by page, and comes back. The first stages, of large maps and few weights, take one
 image at a time; the others, of small maps and many weights, four, which read the weights once.
 Beside two images a step throughout MobileNetV2 takes 0.86 of the time, ResNet-50 0.93, Swin-T 0.96,
-ViT-B/16, which has no maps, as long (two cores, two programs at once: `runner.lanes`). An
+ViT-B/16, which has no maps, as long (two cores, two programs at once: `jaxood.lanes`). An
 accelerator has the bandwidth, and wants the whole batch.
 """
 

@@ -24,6 +24,7 @@ from jaxood.data.images import Batch, ImageSet
 from jaxood.data.shares import own_share
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
+from jaxood.lanes import in_lanes, lanes
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, free_bytes, replicate, rounded_up, shard
 from jaxood.processes import gathered_rows, gathered_values, own_name, require_agreed, share_of
@@ -31,7 +32,6 @@ from jaxood.room import announce, free_disk, free_memory
 from jaxood.runner.batch_size import AUTO, DEFAULT, BatchSize, chosen, step_bytes
 from jaxood.runner.columns import Chunk, Column, MemoryColumn, end_of
 from jaxood.runner.features import Features, Skipped, joined
-from jaxood.runner.lanes import in_lanes, lanes
 from jaxood.runner.step import TOP_CLASS, Extracted, ExtractionStep
 from jaxood.runner.store import StoredColumn
 
@@ -107,7 +107,7 @@ class Runner:
             rows = shard(rows, self.mesh)
             return _on_mesh(function, self._graphdef, self.mesh, self._state, rows, shared)
 
-        return in_lanes(call, tuple(rows), count, lanes(self.mesh, count))
+        return in_lanes(call, tuple(rows), lanes(self.mesh, count))
 
     def step(self, extractors: Sequence[Extractor] = ()) -> ExtractionStep:
         model = self.model

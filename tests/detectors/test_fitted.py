@@ -171,9 +171,9 @@ def test_blocks_of_fixed_sizes(count, name, monkeypatch):
     monkeypatch.setattr(scoring, "SCORE_ROWS", (8, 16))
     sizes, original = [], scoring._score_block
 
-    def counted(method, mesh, state, outputs, head):
+    def counted(method, mesh, state, head, outputs):
         sizes.append(len(jax.tree.leaves(outputs)[0]))
-        return original(method, mesh, state, outputs, head)
+        return original(method, mesh, state, head, outputs)
 
     monkeypatch.setattr(scoring, "_score_block", counted)
     method = parse_method(name)
@@ -189,7 +189,7 @@ def test_blocks_of_fixed_sizes(count, name, monkeypatch):
 
 def test_only_what_is_read_goes_to_the_devices(monkeypatch):
     seen = []
-    monkeypatch.setattr(scoring, "_score_block", lambda *arguments: seen.append(arguments[3]) or 0)
+    monkeypatch.setattr(scoring, "_score_block", lambda *arguments: seen.append(arguments[4]) or 0)
     outputs = host_outputs(HEAD, TEST.astype(np.float32), extras={"other": np.zeros((9, 1))})
     for name in ("knn", "knn[features=pooled]", "msp"):
         with pytest.raises(ValueError):

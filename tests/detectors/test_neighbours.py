@@ -71,12 +71,28 @@ def test_full_blocks_equal_float64_search():
 
 
 def test_equal_products_come_in_the_order_of_the_bank(small_blocks):
-    rows = np.random.default_rng(2).integers(-2, 3, (700, 5)).astype(np.float32)
+    tied(700)
+
+
+def test_equal_products_of_a_wide_block_come_in_the_order_of_the_bank():
+    tied(9001)
+
+
+def tied(size):
+    rows = np.random.default_rng(2).integers(-2, 3, (size, 5)).astype(np.float32)
     queries = np.random.default_rng(3).integers(-2, 3, (40, 5)).astype(np.float32)
     products, indices = plain_nearest(queries, rows, 12)
     found = nearest(queries, bank_of(rows), 12)
     np.testing.assert_array_equal(found.products, products)
     np.testing.assert_array_equal(found.indices, indices)
+
+
+def test_padding_of_a_bank_that_was_shared_is_not_searched():
+    """Products with all rows are negative, those with padding would be 0."""
+    rows, queries = unit(np.abs(draw(30, 8))), -np.abs(draw(3, 8, seed=1))
+    state = Knn(k=5).restored(Bank(np.pad(rows, ((0, 34), (0, 0))), np.int32(30)))
+    expected, _ = plain_nearest(queries, rows, 5)
+    np.testing.assert_allclose(nearest(queries, state, 5).products, expected, rtol=1e-5)
 
 
 def test_equals_sklearn():
@@ -170,7 +186,7 @@ def test_a_bank_of_all_of_imagenet(monkeypatch):
     size, channels, queries, k = 1_281_167, 2048, 1024, 10
     monkeypatch.setattr(neighbours, "free_bytes", lambda devices: 8 * 10**9)
     bank = Bank(np.zeros((size, channels), np.float32), np.int32(size))
-    with pytest.raises(UsageError, match=r"knn bank: .* 10.55 GB a device, wanted .* 8.00"):
+    with pytest.raises(UsageError, match=r"knn bank: .* 10.70 GB a device, wanted .* 8.00"):
         Knn().restored(bank)
     assert isinstance(Knn(memory="host").restored(bank).rows, HostRows)
 
@@ -186,7 +202,7 @@ def test_a_bank_of_all_of_imagenet(monkeypatch):
     assert mesh.size == 8
     part = 4 * channels * (-(-size // 128) * 16)
     assert account.argument_size_in_bytes == part + 4 * queries * channels + 4
-    assert part < 1.32e9 and account.temp_size_in_bytes < 0.1e9
+    assert part < 1.32e9 and account.temp_size_in_bytes < 0.25e9
 
 
 def outputs_of(n, seed=0):

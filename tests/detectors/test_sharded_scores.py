@@ -30,7 +30,7 @@ def gathers(name) -> list[tuple[int, ...]]:
     state, head = replicate(state, mesh), replicate(head, mesh)
     outputs = shard(scoring.restricted(test, method.reads, ()), mesh)
     rows_mesh = scoring._rows_mesh(state, mesh)
-    score = jax.jit(lambda s, rows: scoring._score_block(method, rows_mesh, s, rows, head))
+    score = jax.jit(lambda s, rows: scoring._score_block(method, rows_mesh, s, head, rows))
     text = score.lower(state, outputs).compile().as_text()
     assert not any(word in text for word in OTHERS)
     return [tuple(map(int, shape.split(","))) for _, shape in GATHER.findall(text)]

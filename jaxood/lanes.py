@@ -27,16 +27,16 @@ def lanes(mesh: Mesh, count: int) -> int:
     return LANES if one_cpu and (os.cpu_count() or 1) > 1 and count % LANES == 0 else 1
 
 
-def in_lanes(call: Callable[[Rows], Tree], rows: Rows, count: int, parts: int) -> Tree:
+def in_lanes(call: Callable[[Rows], Tree], rows: Rows, parts: int) -> Tree:
     """`call(rows)`, of so many rows at once as there are parts; does not wait for the result.
 
     Args:
       call: dispatches a compiled function; a row of its result is of the same row of `rows`.
-      rows: pytree of arrays of `count` rows.
+      rows: pytree of arrays of as many rows, a multiple of `parts`.
     """
     if parts == 1:
         return call(rows)
-    size = count // parts
+    size = len(jax.tree.leaves(rows)[0]) // parts
 
     def part(first: int) -> Tree:
         return call(jax.tree.map(lambda array: array[first : first + size], rows))
