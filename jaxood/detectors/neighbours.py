@@ -36,7 +36,7 @@ from jaxood.outputs import AnyArray
 from jaxood.parallel import free_bytes
 from jaxood.room import announce
 
-QUERY_BLOCK = 1024
+QUERY_BLOCK = 512
 BANK_BLOCK = 16_320  # not 16,384: rows so far apart share the sets of a CPU's cache
 CHUNK = 16  # about sqrt(block / k) makes chunk maxima and their candidates equally few
 
@@ -130,27 +130,23 @@ def _even(total: int, largest: int) -> int:
     return min(total, -(-size // CHUNK) * CHUNK)
 
 
-def _none_yet(n: int, k: int) -> Neighbours:
-    return Neighbours(jnp.full((n, k), -jnp.inf), jnp.zeros((n, k), jnp.int32))
-
-
 def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int, padded: bool) -> Neighbours:
-    """On one device: query blocks times bank blocks. A last block overlaps the one before it."""
-    (n, _), (b, _) = queries.shape, bank.rows.shape
+    """On one device: bank blocks times query blocks. A last block overlaps the one before it."""
+    (n, c), (b, _) = queries.shape, bank.rows.shape
     query_block, bank_block = _even(n, QUERY_BLOCK), _even(b, BANK_BLOCK)
-    k = min(k, b)
+    k, parts = min(k, b), -(-n // query_block)
+    queries = jnp.pad(queries.astype(bank.rows.dtype), ((0, parts * query_block - n), (0, 0)))
+    blocks = queries.reshape(parts, query_block, c)
 
-    def query_step(i, found):
-        start = i * query_block  # the slices below move a last block back inside
-        block = jax.lax.dynamic_slice_in_dim(queries, start, query_block)
-        block = block.astype(bank.rows.dtype)
+    def bank_step(j, found):
+        first = jnp.minimum(j * bank_block, b - bank_block)
+        if isinstance(bank.rows, HostRows):
+            rows = bank.rows.block(first, bank_block)
+        else:
+            rows = jax.lax.dynamic_slice_in_dim(bank.rows, first, bank_block)
 
-        def bank_step(j, best):
-            first = jnp.minimum(j * bank_block, b - bank_block)
-            if isinstance(bank.rows, HostRows):
-                rows = bank.rows.block(first, bank_block)
-            else:
-                rows = jax.lax.dynamic_slice_in_dim(bank.rows, first, bank_block)
+        def query_step(block_and_best):
+            block, best = block_and_best
             products = jax.lax.dot_general(
                 block,
                 rows,
@@ -167,14 +163,12 @@ def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int, padded: bool) -
             fresh = jnp.where(indices < j * bank_block, -jnp.inf, top.products)
             return _merge(best, Neighbours(fresh, indices), k)
 
-        best = jax.lax.fori_loop(0, -(-b // bank_block), bank_step, _none_yet(query_block, k))
-        return jax.tree.map(
-            lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, start, 0),
-            found,
-            best,
-        )
+        return jax.lax.map(query_step, (blocks, found))
 
-    return jax.lax.fori_loop(0, -(-n // query_block), query_step, _none_yet(n, k))
+    shape = (parts, query_block, k)
+    none = Neighbours(jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
+    found = jax.lax.fori_loop(0, -(-b // bank_block), bank_step, none)
+    return jax.tree.map(lambda part: part.reshape(-1, k)[:n], found)
 
 
 def nearest(

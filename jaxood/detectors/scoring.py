@@ -21,7 +21,7 @@ from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.processes import gathered_rows, gathered_values, share_of
 
 NAMED = 3  # rows whose score is not finite
-SCORE_ROWS = 64, 1024  # rows scored at once: few sizes, as a method is compiled for each
+SCORE_ROWS = 64, 1024, 2048  # rows scored at once: few sizes, as a method is compiled for each
 
 
 def _score_block(
@@ -104,8 +104,7 @@ def score_by_all(
     keys = {key for method in states for key in method.extractors}
     needed = restricted(outputs, tuple(depths), tuple(sorted(keys)))
     count = row_count(needed)
-    few, many = SCORE_ROWS
-    block = rounded_up(few if count <= few else many, mesh)
+    block = rounded_up(next((n for n in SCORE_ROWS if count <= n), SCORE_ROWS[-1]), mesh)
     placed = {method: replicate(state, mesh) for method, state in states.items()}
     head = replicate(head, mesh)
     scores: dict[Method, list[AnyArray]] = {method: [] for method in states}
