@@ -298,7 +298,7 @@ class Road(Measure):
 
     name: ClassVar[str] = "road"
     paper: ClassVar[str] = "Rong et al., ICML 2022"
-    version: ClassVar[int] = 2  # the noise is drawn otherwise
+    version: ClassVar[int] = 3  # the imputation stops earlier
     columns: ClassVar[Mapping[str, Better]] = {"morf": "low", "lerf": "high"}
 
     steps: int = 50

@@ -45,12 +45,29 @@ Progress = Callable[[int, int], None]  # images done, images in all
 SetProgress = Callable[[str], Progress]  # given what is worked on, what is told of each batch
 
 
+class _Network:
+    """A network without its weights, a static argument; hashed once, as it is large."""
+
+    def __init__(self, *parts):
+        self.parts, self.hash = parts, hash(parts)
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other):
+        return self is other or (isinstance(other, _Network) and self.parts == other.parts)
+
+    def merged(self, weights):
+        graphdef, structure = self.parts
+        return nnx.merge(graphdef, jax.tree.unflatten(structure, weights))
+
+
 @partial(jit, static_argnums=(0, 1, 2))
-def _on_mesh(function: Callable, graphdef, mesh: Mesh, state, rows, shared):
+def _on_mesh(function: Callable, network: _Network, mesh: Mesh, weights, rows, shared):
     """Each device works on its rows, none needs those of another."""
 
-    def on_each_device(state, rows, shared):
-        return function(nnx.merge(graphdef, state), *rows, *shared)
+    def on_each_device(weights, rows, shared):
+        return function(network.merged(weights), *rows, *shared)
 
     return jax.shard_map(
         on_each_device,
@@ -58,7 +75,7 @@ def _on_mesh(function: Callable, graphdef, mesh: Mesh, state, rows, shared):
         in_specs=(P(), P("data"), P()),
         out_specs=P("data"),
         check_vma=False,
-    )(state, rows, shared)
+    )(weights, rows, shared)
 
 
 class Runner:
@@ -78,8 +95,10 @@ class Runner:
         self.model = model
         self.cache_images = cache_images
         self.mesh = mesh or data_mesh()
-        self._graphdef, state = nnx.split(model.module)
-        self._state = replicate(state, self.mesh)
+        graphdef, state = nnx.split(model.module)
+        weights, structure = jax.tree.flatten(state)
+        self._network = _Network(graphdef, structure)
+        self._weights = replicate(weights, self.mesh)
         self._announced: set[tuple[ExtractionStep, int]] = set()
 
     def rows(self, batch_size: int, images: int) -> int:
@@ -105,7 +124,7 @@ class Runner:
 
         def call(rows):
             rows = shard(rows, self.mesh)
-            return _on_mesh(function, self._graphdef, self.mesh, self._state, rows, shared)
+            return _on_mesh(function, self._network, self.mesh, self._weights, rows, shared)
 
         return in_lanes(call, tuple(rows), lanes(self.mesh, count))
 
@@ -158,7 +177,7 @@ class Runner:
             jax.ShapeDtypeStruct((size,), np.int32, sharding=split),
         )
         shared = (replicate(jax.random.key(0), self.mesh),)
-        return step, self._graphdef, self.mesh, self._state, rows, shared
+        return step, self._network, self.mesh, self._weights, rows, shared
 
     def stream(
         self,

@@ -94,7 +94,7 @@ def of_model(name: str, args: argparse.Namespace, peaks: dict) -> dict:
             return jax.block_until_ready(runner.run(step, rows, shared))
 
         assert np.isfinite(np.asarray(call().logits)).all()
-        arguments = step, runner._graphdef, runner.mesh, runner._state, rows, shared
+        arguments = step, runner._network, runner.mesh, runner._weights, rows, shared
         program = module._on_mesh.compiled().trace(*arguments).jaxpr
         label = f"step of {name}" + (f" with {extra}" if extra else "")
         figures[label] = against_peaks(program.jaxpr, seconds(call, args.repeats), peaks)

@@ -98,7 +98,7 @@ def test_on_a_mesh_each_device_works_on_its_images_alone(model, monkeypatch):
     rows = shard((images, np.full(32, -1, np.int32)), runner.mesh)
     shared = replicate((jax.random.key(0),), runner.mesh)
     lowered = runners._on_mesh.compiled().lower(
-        step, runner._graphdef, runner.mesh, runner._state, rows, shared
+        step, runner._network, runner.mesh, runner._weights, rows, shared
     )
     text = lowered.compile().as_text()
     assert "while" in text and "u8[4,8,8,3]" in text  # four images a device, in two steps

@@ -35,7 +35,7 @@ def model():
 
 def assert_lowers(runner, function, rows, shared):
     program = jax.export.export(module._on_mesh.compiled(), platforms=PLATFORMS)(
-        function, runner._graphdef, runner.mesh, runner._state, rows, shared
+        function, runner._network, runner.mesh, runner._weights, rows, shared
     )
     text = program.mlir_module()
     assert program.platforms == PLATFORMS and "callback" not in text
