@@ -62,10 +62,11 @@ class IntegratedGradients(PixelGradient):
             gradient = input_gradient(class_scores(model, target), between)
             return total + weight * gradient, None
 
-        zero = jnp.zeros(images.shape, jnp.float32)
-        on_unit = jnp.asarray(np.stack([(points + 1) / 2, weights / 2], axis=1), jnp.float32)
+        wide = jnp.promote_types(images.dtype, jnp.float32)
+        zero = jnp.zeros(images.shape, wide)
+        on_unit = jnp.asarray(np.stack([(points + 1) / 2, weights / 2], axis=1), wide)
         integral, _ = jax.lax.scan(add_point, zero, on_unit)
-        return integral * way.astype(jnp.float32)
+        return integral * way.astype(wide)
 
     def join(self, values: Float[Array, "n h w 3"]) -> Float[Array, "n h w"]:
         return values.sum(axis=-1)
