@@ -99,7 +99,7 @@ def test_a_block_goes_to_the_devices_once_for_all_methods(monkeypatch):
     shard = scoring.shard
     monkeypatch.setattr(scoring, "shard", lambda *given: put.append(given) or shard(*given))
     together = score_by_all(states, test, head)
-    assert len(put) == 3  # blocks of 1,024
+    assert len(put) == 2  # blocks of 2,048
     for method, scores in together.items():
         np.testing.assert_array_equal(scores, alone[method])
         assert scores.shape == (2500,)

@@ -62,7 +62,7 @@ class IntegratedGradients(PixelGradient):
             gradient = input_gradient(class_scores(model, target), between)
             return total + weight * gradient, None
 
-        wide = jnp.promote_types(images.dtype, jnp.float32)
+        wide = np.promote_types(images.dtype, np.float32)
         zero = jnp.zeros(images.shape, wide)
         on_unit = jnp.asarray(np.stack([(points + 1) / 2, weights / 2], axis=1), wide)
         integral, _ = jax.lax.scan(add_point, zero, on_unit)

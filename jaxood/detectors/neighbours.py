@@ -15,6 +15,8 @@ the same.
 
 The search is a blocked matrix product with a running top-k. No approximation: among chunks of
 adjacent bank rows, the k with the largest maxima hold the k best rows, so only those are sorted.
+A loop copies the block of the bank that it takes out, once for all queries; a bank of one block is
+not copied.
 Equal products are taken in the order of the bank, however it is cut or shared out.
 """
 
@@ -32,13 +34,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxood.detectors.contract import Depth, Detector
 from jaxood.errors import choose, require
+from jaxood.lanes import LANES, lanes
 from jaxood.outputs import AnyArray
-from jaxood.parallel import free_bytes
+from jaxood.parallel import data_mesh, free_bytes
 from jaxood.room import announce
 
 QUERY_BLOCK = 512
 BANK_BLOCK = 16_320  # not 16,384: rows so far apart share the sets of a CPU's cache
-CHUNK = 16  # about sqrt(block / k) makes chunk maxima and their candidates equally few
+CHUNK = 16  # rows of which blocks and shares have a whole number
 
 
 class Neighbours(NamedTuple):
@@ -215,11 +218,12 @@ def share(rows: Float[np.ndarray, "b c"], mesh: Mesh) -> Float[Array, "rows c"]:
     return jax.device_put(rows, NamedSharding(mesh, P(*mesh.axis_names)))
 
 
-def memory_bytes(size: int, channels: int, dtype: str = "float32") -> int:
-    """What a bank takes on the device that searches it, with the one block beside it."""
+def memory_bytes(size: int, channels: int, dtype: str = "float32", searches: int = 1) -> int:
+    """What a bank takes on the device, and one block for each search that is made at once."""
     item = jnp.dtype(dtype).itemsize
     block = min(size, BANK_BLOCK)
-    return size * channels * item + block * channels * item + QUERY_BLOCK * block * 4
+    beside = block * channels * item + QUERY_BLOCK * block * 4
+    return size * channels * item + searches * beside
 
 
 def _announce(name: str, memory: str, shape: tuple[int, int], dtype: str) -> None:
@@ -228,7 +232,7 @@ def _announce(name: str, memory: str, shape: tuple[int, int], dtype: str) -> Non
     announce(
         f"{name} bank",
         f"a bank of {shape[0]} x {shape[1]} {dtype} values",
-        memory_bytes(-(-shape[0] // devices), shape[1], dtype),
+        memory_bytes(-(-shape[0] // devices), shape[1], dtype, lanes(data_mesh(), LANES)),
         free_bytes(jax.local_devices()),
         "a device",
         "Use a smaller part of the training set, "

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -103,7 +104,7 @@ def _windows(x, kernel, stride):
 
 def _shifted(x, kernel, stride):
     """Shifted multiply-adds: one fused loop, where the CPU's grouped convolution is 50x slower."""
-    total, wide = 0.0, jnp.promote_types(x.dtype, jnp.float32)
+    total, wide = 0.0, np.promote_types(x.dtype, np.float32)
     for i, j, part in _windows(x, kernel, stride):
         weight = kernel[i, j, 0].astype(wide)
         total = total + part.astype(wide) * weight[None, None, None]

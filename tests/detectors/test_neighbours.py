@@ -186,7 +186,7 @@ def test_a_bank_of_all_of_imagenet(monkeypatch):
     size, channels, queries, k = 1_281_167, 2048, 1024, 10
     monkeypatch.setattr(neighbours, "free_bytes", lambda devices: 8 * 10**9)
     bank = Bank(np.zeros((size, channels), np.float32), np.int32(size))
-    with pytest.raises(UsageError, match=r"knn bank: .* 10.67 GB a device, wanted .* 8.00"):
+    with pytest.raises(UsageError, match=r"knn bank: .* 10.66 GB a device, wanted .* 8.00"):
         Knn().restored(bank)
     assert isinstance(Knn(memory="host").restored(bank).rows, HostRows)
 
