@@ -64,12 +64,13 @@ class StoppingRule:
     Attributes:
       tolerance: largest standard error as a share of the largest absolute value.
       keep_fraction: of the positions; their set is watched.
-      unchanged: so many designs in a row have left that set as it was.
+      unchanged: so many designs in a row have left that set as it was; one does on the photographs,
+        for the same set as of a million coalitions, and a batch waits for its last image.
     """
 
     tolerance: float = 0.01
     keep_fraction: float = 34 / 49
-    unchanged: int = 2
+    unchanged: int = 1
 
 
 class _Progress(NamedTuple):
