@@ -16,8 +16,7 @@ the same.
 The search is a blocked matrix product with a running top-k. No approximation: among chunks of
 adjacent bank rows, the k with the largest maxima hold the k best rows, so only those are sorted.
 A loop copies the block of the bank that it takes out, once for all queries; a bank of one block is
-not copied.
-Equal products are taken in the order of the bank, however it is cut or shared out.
+not copied. Equal products are taken in the order of the bank, however it is cut or shared out.
 """
 
 import math
@@ -56,7 +55,7 @@ class Bank(NamedTuple):
 
     Attributes:
       rows: [b, c] L2-normalised, for nnguide times the energy; float32 or bfloat16.
-      size: of these, the rest is padding for an even share over devices (see `share`).
+      size: how many of them count; the rest is padding, which only `share` makes.
     """
 
     rows: "AnyArray | HostRows"

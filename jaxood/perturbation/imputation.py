@@ -40,7 +40,8 @@ class Imputed(NamedTuple):
 
     Attributes:
       iterations: of conjugate gradients; 0 for the baselines.
-      residual: ||b - A x|| / ||b|| over all channels, b what the kept neighbours give.
+      residual: ||b - A x|| / ||b|| over all channels, b what the kept neighbours give, as the steps
+        keep it.
     """
 
     images: Float[Array, "b h w c"]
@@ -67,7 +68,7 @@ def _largest(x, run):
 
 
 def _range(x, run):
-    """Of all channels at once."""
+    """Largest value less the smallest, of all channels at once."""
     ends = run(lambda x: _folded(jnp.maximum, jnp.concatenate([x, -x], axis=1)), x)
     return jnp.sum(jnp.max(ends.reshape(len(ends), 2, -1), axis=(0, 2)))
 

@@ -48,17 +48,18 @@ SetProgress = Callable[[str], Progress]  # given what is worked on, what is told
 class _Network:
     """A network without its weights, a static argument; hashed once, as it is large."""
 
-    def __init__(self, *parts):
-        self.parts, self.hash = parts, hash(parts)
+    def __init__(self, graphdef, structure):
+        self._parts = graphdef, structure
+        self._hash = hash(self._parts)
 
     def __hash__(self):
-        return self.hash
+        return self._hash
 
     def __eq__(self, other):
-        return self is other or (isinstance(other, _Network) and self.parts == other.parts)
+        return self is other or (isinstance(other, _Network) and self._parts == other._parts)
 
     def merged(self, weights):
-        graphdef, structure = self.parts
+        graphdef, structure = self._parts
         return nnx.merge(graphdef, jax.tree.unflatten(structure, weights))
 
 
