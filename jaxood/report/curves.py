@@ -47,7 +47,6 @@ def draw_curves(path: Path, found: dict[str, Any]) -> None:
                     x, curve["low"], curve["high"], color=style["color"], alpha=0.12, lw=0
                 )
         panel.set(title=TITLES[order], xlabel="pixels removed (%)", xlim=(0, x[-1]))
-        panel.set_ylim(bottom=0)
         panel.grid(color="0.92", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
         if not many:
@@ -67,6 +66,7 @@ def draw_curves(path: Path, found: dict[str, Any]) -> None:
         }
         figure.legend(panels[0].lines, labels, title="method (areas, left and right)", **how)
     panels[0].set_ylabel("probability of the class")
+    panels[0].set_ylim(bottom=0)  # ends the scaling of the axis that the panels share
     note = f"mean of {images} images, bands: 95 % bootstrap interval" if images > 1 else "one image"
     figure.suptitle(f"ROAD, {found['settings']['imputation']} imputation; {note}", fontsize=11)
     write_figure(path, figure)

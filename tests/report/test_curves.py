@@ -108,6 +108,22 @@ def test_the_strip_shows_each_picture_once(tmp_path):
     assert (np.diff(centres[:, :, 1], axis=1) > 150).all()  # the fractions from left to right
 
 
+def test_curves_that_rise_are_seen_whole(settings, tmp_path, monkeypatch):
+    """The higher curve is on the right, and the panels share an axis."""
+    figures = []
+    monkeypatch.setattr("jaxood.report.curves.write_figure", lambda path, one: figures.append(one))
+    confidence = np.array([(0.3, 0.1, 0.0), (0.3, 0.9, 0.0)], np.float32)
+    several = {
+        name: {"a": Curves("a", name, 3, confidence, confidence > 0.5, 7, 1e-4)}
+        for name in ("banzhaf", RANDOM)
+    }
+    draw_curves(tmp_path / "road.png", summary(several, settings, seed=0))
+    (figure,) = figures
+    for panel in figure.axes:
+        bottom, top = panel.get_ylim()
+        assert bottom == 0 and top > 0.9
+
+
 def test_many_methods_have_lines_of_their_own_and_a_legend_beside_the_curves(tmp_path, monkeypatch):
     names = [RANDOM, *(f"smoothgrad[of=guided-backprop,samples={number}]" for number in range(20))]
     looks = {tuple(line(names, name, RANDOM).values()) for name in names}
