@@ -1,5 +1,7 @@
 """Strict JAX for every test: eight virtual CPU devices, no silent promotion of rank or type.
 
+Where there is an accelerator the tests run on it, but for those of a CPU.
+
 Every annotation of the package is checked at run time, shapes among them.
 """
 
@@ -19,6 +21,14 @@ import pytest  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of one kind of device are left out on the other."""
+    other = "gpu" if jax.default_backend() == "cpu" else "cpu"
+    for item in items:
+        if item.get_closest_marker(other):
+            item.add_marker(pytest.mark.skip(reason=f"needs a {other}"))
 
 
 @pytest.fixture(scope="session")

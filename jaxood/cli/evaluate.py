@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxood.flows.evaluation import PRECISION
     from jaxood.flows.precision import compare, told, write_changes
     from jaxood.flows.request import check_request
-    from jaxood.models.loading import DTYPES
+    from jaxood.models.arithmetic import ARITHMETIC
     from jaxood.processes import is_first
 
     settings, sweeps = parse_settings(args.set), parse_sweeps(args.sweep)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     check_request(args.method, settings, sweeps, args.fpr_convention, args.seed, tune)
     suite = _suite(args)
     if args.compare_dtype is not None:
-        choose("compare_dtype", args.compare_dtype, DTYPES)
+        choose("compare_dtype", args.compare_dtype, ARITHMETIC)
 
     def evaluated(dtype: str):
         return evaluate(

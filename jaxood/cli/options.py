@@ -37,7 +37,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, seed: bool = True) -> N
 
 def add_running_arguments(group) -> None:
     """What says how images are read and run through a model."""
-    arithmetic = "of the backbone: float32 or bfloat16 (slower on CPUs)"
+    arithmetic = "of the backbone: float32; tensorfloat32, on GPUs; bfloat16, slower on CPUs"
     add(group, "--dtype", "TYPE", arithmetic, default="float32")
     size = "images a step, over all devices; auto: as many as they hold"
     add(group, "--batch-size", "N", size, type=positive_or_auto, default=32)

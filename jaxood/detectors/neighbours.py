@@ -38,9 +38,25 @@ from jaxood.outputs import AnyArray
 from jaxood.parallel import data_mesh, free_bytes
 from jaxood.room import announce
 
-QUERY_BLOCK = 512
-BANK_BLOCK = 16_320  # not 16,384: rows so far apart share the sets of a CPU's cache
 CHUNK = 16  # rows of which blocks and shares have a whole number
+
+
+class Blocks(NamedTuple):
+    """How many rows are multiplied at once."""
+
+    queries: int
+    bank: int
+
+
+# Not 16,384: rows so far apart share the sets of a CPU's cache.
+CPU_BLOCKS = Blocks(512, 16_320)
+# Beside those of a CPU an H100 takes 0.74 of the time in float32, 0.59 in bfloat16.
+ACCELERATOR_BLOCKS = Blocks(2048, 65_536)
+
+
+def blocks() -> Blocks:
+    """Those of the default backend."""
+    return CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS
 
 
 class Neighbours(NamedTuple):
@@ -135,10 +151,10 @@ def _even(total: int, largest: int) -> int:
 def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int, padded: bool) -> Neighbours:
     """On one device: bank blocks times query blocks. A last block overlaps the one before it."""
     (n, c), (b, _) = queries.shape, bank.rows.shape
-    query_block, bank_block = _even(n, QUERY_BLOCK), _even(b, BANK_BLOCK)
+    query_block, bank_block = _even(n, blocks().queries), _even(b, blocks().bank)
     k, parts = min(k, b), -(-n // query_block)
     queries = jnp.pad(queries.astype(bank.rows.dtype), ((0, parts * query_block - n), (0, 0)))
-    blocks = queries.reshape(parts, query_block, c)
+    sought = queries.reshape(parts, query_block, c)
 
     def bank_step(j, found):
         first = jnp.minimum(j * bank_block, b - bank_block)
@@ -165,7 +181,7 @@ def _search(queries: Float[AnyArray, "n c"], bank: Bank, k: int, padded: bool) -
             fresh = jnp.where(indices < j * bank_block, -jnp.inf, top.products)
             return _merge(best, Neighbours(fresh, indices), k)
 
-        return jax.lax.map(query_step, (blocks, found))
+        return jax.lax.map(query_step, (sought, found))
 
     shape = (parts, query_block, k)
     none = Neighbours(jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
@@ -220,8 +236,8 @@ def share(rows: Float[np.ndarray, "b c"], mesh: Mesh) -> Float[Array, "rows c"]:
 def memory_bytes(size: int, channels: int, dtype: str = "float32", searches: int = 1) -> int:
     """What a bank takes on the device, and one block for each search that is made at once."""
     item = jnp.dtype(dtype).itemsize
-    block = min(size, BANK_BLOCK)
-    beside = block * channels * item + QUERY_BLOCK * block * 4
+    block = min(size, blocks().bank)
+    beside = block * channels * item + blocks().queries * block * 4
     return size * channels * item + searches * beside
 
 

@@ -263,7 +263,7 @@ class ImageDetector:
 
 def _step(model: LoadedModel, fitted: SavedDetector) -> ExtractionStep:
     extractors = tuple(fitted.method.extractors.values())
-    return ExtractionStep(model.preprocessing, model.dtype, model.pooling, extractors)
+    return ExtractionStep(model.preprocessing, model.array_type, model.pooling, extractors)
 
 
 def _scored(step: ExtractionStep, fitted: SavedDetector, model, state, images):

@@ -134,7 +134,7 @@ class MapsOfImages:
 
     def _grid(self, side: int) -> tuple[int, int]:
         model = self.runner.model
-        image = jax.ShapeDtypeStruct((1, side, side, 3), np.dtype(model.dtype))
+        image = jax.ShapeDtypeStruct((1, side, side, 3), np.dtype(model.array_type))
         shape = nnx.eval_shape(lambda model, x: model(x), model.module, image).feature_map
         return RANDOM_GRID if shape is None else shape.shape[1:3]
 

@@ -36,7 +36,8 @@ def load_model(
         "package.module:function"; or "digits_cnn", the embedded digits network.
       arch: the architecture that a weights file must be of.
       tag: takes the preprocessing of this published tag instead of the weights file's.
-      dtype: "float32" or "bfloat16", of the backbone's arithmetic; the head stays float32.
+      dtype: of the backbone's arithmetic: "float32"; "tensorfloat32", in which NVIDIA GPUs shorten
+        the factors of products to ten bits; "bfloat16". The head stays float32.
       classes: names of the classes, or a text file with one a line.
       cache: folder of the digits network, which is trained when it is not there (seconds).
 

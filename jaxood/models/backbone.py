@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -67,6 +68,7 @@ class Backbone(nnx.Module):
       block_ends: the last stage of each part of the network that works at one resolution, or of
         each quarter where all of it does: what methods over several layers read. All stages where
         nothing else is said.
+      products: JAX's precision of the stages' convolutions and matrix products; see `Arithmetic`.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Backbone(nnx.Module):
         self.cam_layer = cam_layer or self.stage_names[-1]
         self.pooling = pooling
         self.block_ends = tuple(block_ends) or self.stage_names
+        self.products = "highest"
 
     @property
     def head(self) -> Head:
@@ -93,8 +96,9 @@ class Backbone(nnx.Module):
         names = self.stage_names
         first = names.index(choose("start", start, names)) + 1 if start else 0
         last = names.index(choose("stop", stop, names)) + 1 if stop else len(names)
-        for name in names[first:last]:
-            inputs = self.stages[name](inputs)
+        with jax.default_matmul_precision(self.products):
+            for name in names[first:last]:
+                inputs = self.stages[name](inputs)
         return inputs
 
     def outputs(self, features: Array) -> ModelOutputs:

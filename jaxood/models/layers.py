@@ -1,4 +1,7 @@
-"""What the convolutional networks are made of: NHWC, batch norm already in kernel and bias."""
+"""What the convolutional networks are made of: NHWC, batch norm already in kernel and bias.
+
+The precision of products is that in which `Backbone.run` runs them, but for what only CPUs do.
+"""
 
 import math
 from collections.abc import Callable
@@ -44,13 +47,12 @@ def _dense(x, kernel, stride, pads, groups=1):
         pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
-        precision="highest",
     )
 
 
 def _pointwise(x, kernel, stride):
     x = x[:, ::stride, ::stride]
-    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision="highest")
+    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0])
     return flat.reshape(*x.shape[:3], -1)
 
 
@@ -278,5 +280,5 @@ class SqueezeExcite(nnx.Module):
         # By a product: into a sum XLA's CPU compiler fuses what gave `x`, and computes it twice.
         positions = x.shape[1] * x.shape[2]
         ones = jnp.ones((len(x), 1, positions), x.dtype)
-        total = jnp.matmul(ones, x.reshape(len(x), positions, -1), precision="highest")
+        total = jnp.matmul(ones, x.reshape(len(x), positions, -1))
         return x * jax.nn.sigmoid(self.fc2(self.fc1(total[:, None] / positions)))

@@ -13,13 +13,12 @@ from flax import nnx
 
 from jaxood.data.class_names import class_names
 from jaxood.errors import UsageError, choose, require
+from jaxood.models.arithmetic import ARITHMETIC
 from jaxood.models.backbone import Backbone, CosineClassifier, LinearClassifier
 from jaxood.models.contract import check_model
 from jaxood.models.registry import ARCHITECTURES, LoadedModel, find_tag
 from jaxood.models.weights_file import WeightsInfo, checked_sha256, open_weights, write_weights
 from jaxood.preprocessing import Preprocessing
-
-DTYPES = ("float32", "bfloat16")
 
 
 def abstract_model(
@@ -83,7 +82,7 @@ def load_weights(
     Args:
       arch: the architecture that it must be of; None: what the file says.
       tag: takes the preprocessing of this tag instead of the weights file's.
-      dtype: of the backbone's arithmetic; the head stays float32.
+      dtype: of the backbone's arithmetic, of `ARITHMETIC`; the head stays float32.
       names: of the classes, instead of the file's.
 
     Raises:
@@ -95,11 +94,12 @@ def load_weights(
     if arch is not None and arch != info.architecture:
         raise UsageError("weights", f"{weights} ({info.architecture})", f"weights for {arch}")
     choose("weights", info.architecture, ARCHITECTURES)
-    choose("dtype", dtype, DTYPES)
+    arithmetic = ARITHMETIC[choose("dtype", dtype, ARITHMETIC)]
     got = f"{weights}, a backbone without a head"
     require(info.num_classes, "weights", got, "one with a head", "Make it one with jaxood head")
     network = network_of(info)
-    module = fill(network, _reader(file, weights, parameters(network), dtype))
+    network.products = arithmetic.products
+    module = fill(network, _reader(file, weights, parameters(network), arithmetic.arrays))
     preprocessing = find_tag(info.architecture, tag).preprocessing if tag else info.preprocessing
     return LoadedModel(
         module,

@@ -12,6 +12,7 @@ from jaxood.context import Pooling
 from jaxood.errors import choose
 from jaxood.heads import Head
 from jaxood.models import convnext, swin, tiny_vit
+from jaxood.models.arithmetic import ARITHMETIC
 from jaxood.models.backbone import Backbone
 from jaxood.models.clip import clip
 from jaxood.models.digits_cnn import digits_cnn
@@ -59,7 +60,8 @@ class LoadedModel:
     Attributes:
       name: architecture name, or what a model of the user's own is called.
       weights_hash: SHA-256 of the weights file, for fingerprints.
-      dtype: of the backbone's arithmetic; pooled features and head are float32 always.
+      dtype: of the backbone's arithmetic, a name in `ARITHMETIC`; pooled features and head are
+        float32 always.
       pooling: how pooled features come from the feature map.
       class_names: one a class.
     """
@@ -81,6 +83,11 @@ class LoadedModel:
     def label(self) -> str:
         """Name and tag, for tables."""
         return f"{self.name}.{self.tag}" if self.tag else self.name
+
+    @property
+    def array_type(self) -> str:
+        """Of the images that the backbone takes, and of what it makes of them."""
+        return ARITHMETIC[self.dtype].arrays
 
     @property
     def classes(self) -> int:

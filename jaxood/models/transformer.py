@@ -22,7 +22,7 @@ class Dense(nnx.Module):
 
     def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
         # One product over all positions: several leading axes take XLA's slow path on a CPU.
-        flat = jnp.matmul(x.reshape(-1, x.shape[-1]), self.kernel[...], precision="highest")
+        flat = jnp.matmul(x.reshape(-1, x.shape[-1]), self.kernel[...])
         flat = flat if self.bias is None else add_bias(flat, self.bias[...])
         return flat.reshape(*x.shape[:-1], -1)
 
@@ -59,14 +59,12 @@ def attend(
     """
     # Heads moved to the front by hand: XLA's CPU backend is three times slower without it.
     query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
-    scores = jnp.matmul(
-        query, key.swapaxes(2, 3), precision="highest", preferred_element_type=jnp.float32
-    )
+    scores = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
     if bias is not None:
         by_image = scores.reshape(-1, *bias.shape) + bias[None].astype(jnp.float32)
         scores = by_image.reshape(scores.shape)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.matmul(weights, value, precision="highest").swapaxes(1, 2)
+    return jnp.matmul(weights, value).swapaxes(1, 2)
 
 
 def scaled(x: Float[Array, "*n c"], scale: Float[Array, " c"]) -> Float[Array, "*n c"]:

@@ -207,7 +207,7 @@ def road_curves(
     key = jax.random.key(seed)
     key = jax.random.fold_in(key, draw) if draw else key
     prepared = partial(prepare, settings, model.preprocessing, key)
-    step = RoadStep(settings, model.preprocessing, model.dtype)
+    step = RoadStep(settings, model.preprocessing, model.array_type)
     explained = iter(explained)
     while items := list(islice(explained, pairs)):
         for item in items:

@@ -174,7 +174,7 @@ def probabilities(
     named = pictures(tuple(scene.pictures), model.preprocessing, subject.image, key)
     tables = np.stack(scene.tables) if scene.tables else np.zeros((1, *subject.size), np.float32)
     shared = replicate((named, tables, np.int32(subject.target)), runner.mesh)
-    step, found = RowStep(model.dtype), []
+    step, found = RowStep(model.array_type), []
     in_flight: deque[Array] = deque()
 
     def fetch() -> None:

@@ -131,7 +131,9 @@ class Runner:
 
     def step(self, extractors: Sequence[Extractor] = ()) -> ExtractionStep:
         model = self.model
-        return ExtractionStep(model.preprocessing, model.dtype, model.pooling, tuple(extractors))
+        return ExtractionStep(
+            model.preprocessing, model.array_type, model.pooling, tuple(extractors)
+        )
 
     def check(
         self,

@@ -33,7 +33,7 @@ class ExtractionStep:
     """Normalises, runs the network, and everything that needs what the network has at hand.
 
     Attributes:
-      dtype: of the backbone's arithmetic.
+      dtype: of normalised images, and of what the backbone makes of them.
       pooling: of the model.
     """
 

@@ -2,13 +2,15 @@
 
 Random weights, batch norm folded here and not there, as each is used. Torch runs eager, in NCHW
 and in channels_last; --compiled adds torch.compile on channels_last, which needs a C++ compiler.
-The batch goes through a `Runner`, over all devices, as every command does it. A few batches in a
-row, as a run has them, are one time: the first after a pause takes longer. The ratio is the time of
-torch's best to this package's: above 1 is faster.
+On a GPU torch runs on the same one, in float32 as this package does, and besides with TensorFloat32
+where torch takes it unasked: in convolutions. The batch goes through a `Runner`, over all devices,
+as every command does it. A few batches in a row, as a run has them, are one time: the first after a
+pause takes longer. The ratio is the time of torch's best to this package's: above 1 is faster.
 """
 
 import copy
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,6 +31,8 @@ from jaxood.parallel import rounded_up, shard
 from jaxood.runner.runner import Runner
 
 IN_A_ROW = 3
+CHECKED = 16  # images whose answers are compared
+TOLERANCES = {"float32": TOLERANCE, "bfloat16": 0.1}
 
 
 def add_arguments(parser):
@@ -36,6 +40,7 @@ def add_arguments(parser):
     parser.add_argument("--arch", nargs="+", default=["resnet50", "mobilenet_v2"], help=told)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--dtype", choices=TOLERANCES, default="float32", help="of both")
     parser.add_argument("--compiled", action="store_true", help="also against torch.compile")
 
 
@@ -61,7 +66,7 @@ def outputs(model, images):
     return forward(model, images)[0]
 
 
-def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
+def compare(name: str, batch: int, repeats: int, compiled: bool, dtype: str = "float32") -> dict:
     """Checks the answer, then times them in turn."""
     import torch
 
@@ -72,18 +77,26 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
             if not parameter.any():  # a head that starts at zero gives no answer to check
                 parameter.normal_(0, 0.02)
     weights = convert_state_dict(network.eval().state_dict(), name, layout)
-    module = fill(abstract_model(name, 1000), lambda path: jnp.asarray(weights[path]))
+
+    def value(path):
+        return jnp.asarray(weights[path], "float32" if path.startswith("classifier/") else dtype)
+
+    module = fill(abstract_model(name, 1000), value)
     tag, entry = next(iter(ARCHITECTURES[name].tags.items()))
-    runner = Runner(LoadedModel(module, entry.preprocessing, name, tag, "random"))
+    runner = Runner(LoadedModel(module, entry.preprocessing, name, tag, "random", dtype))
     batch, side = rounded_up(batch, runner.mesh), entry.preprocessing.crop
     images = np.random.default_rng(0).standard_normal((batch, side, side, 3), np.float32)
 
-    on_device = shard(images, runner.mesh)
-    found = errors(runner.run(outputs, (on_device,)), torch_outputs(network, features, images))
-    if max(found.values()) > TOLERANCE:
+    on_device = shard(jnp.asarray(images, dtype), runner.mesh)
+    first = rounded_up(CHECKED, runner.mesh)
+    ours = jax.tree.map(lambda array: array[:first], runner.run(outputs, (on_device,)))
+    found = errors(ours, torch_outputs(network, features, images[:first]))
+    if max(found.values()) > TOLERANCES[dtype]:
         raise AssertionError(f"{name}: relative errors {found}")
 
-    tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    network.to(device, getattr(torch, dtype))
+    tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device, getattr(torch, dtype))
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     inputs = tensor.to(memory_format=torch.channels_last)
     calls = {
@@ -94,11 +107,20 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
         fused = torch.compile(last)
         calls["compiled"] = lambda: fused(inputs)
 
-    def in_a_row(call):
-        return lambda: [call() for _ in range(IN_A_ROW)]
+    def in_a_row(call, short):
+        def row():
+            torch.backends.cudnn.allow_tf32 = short
+            for _ in range(IN_A_ROW):
+                call()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return row
 
     with torch.inference_mode():
-        rows = {name: in_a_row(call) for name, call in calls.items()}
+        rows = {name: in_a_row(call, False) for name, call in calls.items()}
+        if device == "cuda" and dtype == "float32":
+            rows |= {f"{name}, TF32": in_a_row(call, True) for name, call in calls.items()}
         rows["jaxood"] = lambda: dispatched(lambda: runner.run(outputs, (on_device,)), IN_A_ROW)
         times = seconds_in_turn(rows, repeats)
     ours = times["jaxood"]
@@ -111,6 +133,9 @@ def compare(name: str, batch: int, repeats: int, compiled: bool) -> dict:
     }
     if compiled:
         figures["ratio_to_compiled"] = round(times["compiled"] / ours, 3)
+    short = [taken for call, taken in times.items() if call.endswith("TF32")]
+    if short:
+        figures["ratio_to_TF32"] = round(min(short) / ours, 3)
     return figures
 
 
@@ -133,5 +158,6 @@ def run(args) -> dict:
     known = [name for name in ARCHITECTURES if publisher_known(name)]
     asked = known if args.arch == ["all"] else args.arch
     names = [choose("arch", name, ARCHITECTURES) for name in asked]
-    figures = {name: compare(name, args.batch_size, args.repeats, args.compiled) for name in names}
+    settings = args.batch_size, args.repeats, args.compiled, args.dtype
+    figures = {name: compare(name, *settings) for name in names}
     return figures | {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}

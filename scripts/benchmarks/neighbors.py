@@ -52,16 +52,16 @@ def _streamed(size: int, args: argparse.Namespace) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxood.detectors.neighbours import BANK_BLOCK, Bank, HostRows, nearest
+    from jaxood.detectors.neighbours import Bank, HostRows, blocks, nearest
 
     generator = np.random.default_rng(0)
-    some = generator.standard_normal((BANK_BLOCK + 1, 2048), np.float32)
+    some = generator.standard_normal((blocks().bank + 1, 2048), np.float32)
     rows = np.resize(some, (size, 2048))
     queries = jnp.asarray(generator.standard_normal((STREAMED, 2048), np.float32))
     bank = Bank(HostRows(rows), np.int32(size))
     search = jax.jit(nearest, static_argnums=2)
     product = jax.jit(lambda queries, rows: jnp.matmul(queries, rows.T, precision="highest"))
-    block = jnp.asarray(rows[:BANK_BLOCK])
+    block = jnp.asarray(rows[: blocks().bank])
 
     found = search(queries[:8], bank, 1)
     best = np.asarray(queries[:8]) @ some.T
@@ -71,7 +71,7 @@ def _streamed(size: int, args: argparse.Namespace) -> dict:
         "product of a block": lambda: product(queries, block).block_until_ready(),
     }
     taken = seconds_in_turn(calls, min(args.repeats, 3))
-    products = taken["product of a block"] * size / BANK_BLOCK
+    products = taken["product of a block"] * size / blocks().bank
     return {
         "rows": size,
         "GB": rows.nbytes / 1e9,

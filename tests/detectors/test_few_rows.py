@@ -71,7 +71,8 @@ class Channels(nnx.Module):
 
     def __call__(self, images):
         assert images.dtype == self.kernel[...].dtype
-        features = jnp.einsum("nhwc,cd->nhwd", images, self.kernel[...]).astype(jnp.float32)
+        features = jnp.einsum("nhwc,cd->nhwd", images, self.kernel[...], precision="highest")
+        features = features.astype(jnp.float32)
         return model_outputs(self.head, features.mean(axis=(1, 2)), features)
 
 

@@ -44,8 +44,7 @@ def plain_nearest(queries, rows, k):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks that small arrays cross, so that every path of the search runs."""
-    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 32)
-    monkeypatch.setattr(neighbours, "BANK_BLOCK", 256)
+    monkeypatch.setattr(neighbours, "blocks", lambda: neighbours.Blocks(32, 256))
     jax.clear_caches()
     yield
     jax.clear_caches()
@@ -117,6 +116,7 @@ def test_equals_faiss():
     np.testing.assert_allclose(found.products, products, atol=1e-5)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("size", [5, 64, 1001])
 def test_shared_bank_gives_the_same(small_blocks, size):
     queries, rows = draw(33, 8), draw(size, 8, seed=1)
@@ -178,6 +178,7 @@ def test_search_holds_the_bank_and_one_block():
     assert peak < 1.3 * neighbours.memory_bytes(size, channels)
 
 
+@pytest.mark.cpu
 def test_a_bank_of_all_of_imagenet(monkeypatch):
     """1,281,167 x 2,048 float32 values, 10.5 GB: refused on one small device, 1.3 GB on each of 8.
 

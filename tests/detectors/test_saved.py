@@ -93,6 +93,7 @@ def test_loaded_detector_gives_the_same_bits(tmp_path, text):
     np.testing.assert_array_equal(loaded.bank, detector.bank)
 
 
+@pytest.mark.cpu
 def test_bank_goes_back_to_where_the_parameters_say(tmp_path):
     for memory in ("host", "shared"):
         save_detector(tmp_path / "d", fitted(f"knn[k=3,memory={memory}]"))

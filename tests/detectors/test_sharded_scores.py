@@ -43,6 +43,7 @@ def test_nothing_travels_where_each_device_has_the_bank(name):
     assert gathers(name) == []
 
 
+@pytest.mark.cpu
 def test_a_bank_that_is_shared_out_sends_the_queries_and_the_best_of_each_device():
     """Whatever its size: 480 rows here, of which a device has 60."""
     assert sorted(gathers("knn[memory=shared]")) == [(32, 24), (32, 8 * 10, 2)]

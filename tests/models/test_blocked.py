@@ -44,6 +44,7 @@ def compiled(model, images, stages=()):
     return jax.jit(step).lower(state, images).compile(), state
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("n", [1, 7, 8, 16, 24])
 def test_steps_give_what_one_pass_gives(model, monkeypatch, n):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
@@ -89,6 +90,7 @@ def test_every_stage_runs_once_where_layers_are_asked_for(model, monkeypatch):
     np.testing.assert_array_equal(outputs.feature_map, layers["conv3"])
 
 
+@pytest.mark.cpu
 def test_on_a_mesh_each_device_works_on_its_images_alone(model, monkeypatch):
     monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 1)
     runner = Runner(loaded(model))

@@ -69,6 +69,16 @@ def test_bfloat16_is_the_backbones_only(digits):
     assert np.abs(outputs.logits - model(IMAGES).logits).max() > 0
 
 
+def test_tensorfloat32_changes_products_alone(digits):
+    """A CPU has no such products; features are not taken for those of float32, yet."""
+    model, path = digits
+    loaded = load_weights(path, dtype="tensorfloat32")
+    assert loaded.module.products == "tensorfloat32" and loaded.array_type == "float32"
+    assert loaded.module.stages["conv1"].kernel.dtype == jnp.float32
+    assert loaded.identity() != load_weights(path).identity()
+    np.testing.assert_array_equal(loaded.module(IMAGES).logits, model(IMAGES).logits)
+
+
 def test_shapes_cost_nothing():
     for array in parameters(abstract_model("regnet_y_16gf", 1000)).values():
         assert isinstance(array, jax.ShapeDtypeStruct)
@@ -99,7 +109,8 @@ def test_other_files(digits, tmp_path):
         load_weights(tmp_path / "a.pth")
     with pytest.raises(UsageError, match="tag: got 'digit', wanted one of digits"):
         load_weights(path, tag="digit")
-    with pytest.raises(UsageError, match="dtype: got 'float16', wanted one of bfloat16, float32"):
+    known = "bfloat16, float32, tensorfloat32"
+    with pytest.raises(UsageError, match=f"dtype: got 'float16', wanted one of {known}"):
         load_weights(path, dtype="float16")
 
 

@@ -75,6 +75,7 @@ def test_an_image_does_not_see_the_others():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize(
     ("side", "channels", "stride", "dtype", "direct"),
     [

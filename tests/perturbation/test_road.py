@@ -114,6 +114,7 @@ def test_same_seed_same_curves_in_any_batch():
     np.testing.assert_allclose(fewer.confidence, first[0].confidence[:, 1:], atol=1e-4)
 
 
+@pytest.mark.cpu
 def test_devices_share_the_rows():
     items = [item("a"), item("b", "shuffled", 1), item("c", seed=2)]
     settings = RoadSettings(FRACTIONS)

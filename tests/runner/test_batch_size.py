@@ -92,6 +92,7 @@ def test_no_room_for_one_image():
         chosen(lambda each: 300_000_000 * each, devices("gpu", 500_000_000), 10)
 
 
+@pytest.mark.cpu
 def test_auto_gives_way_to_what_is_free(model, monkeypatch):
     runner, images = Runner(model), pictures(40)
     each = runner._step_bytes(runner.step(), 2 * runner.mesh.size)

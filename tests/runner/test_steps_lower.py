@@ -1,13 +1,23 @@
-"""The step of a pass is a program for GPUs and TPUs, too, in which nothing waits for the host."""
+"""The step of a pass is a program for GPUs and TPUs, too, in which nothing waits for the host.
+
+Nor are the factors of its products shortened, as these do unless they are told otherwise.
+"""
+
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
+from products import precisions
 from untrained import untrained_digits
 
 import jaxood
 from jaxood.attribution.registry import ATTRIBUTIONS
 from jaxood.detectors.registry import VIEWS
+from jaxood.models.arithmetic import ARITHMETIC
+from jaxood.models.loading import abstract_model
+from jaxood.models.registry import ARCHITECTURES
 from jaxood.perturbation.imputation import IMPUTATIONS
 from jaxood.perturbation.road import RoadStep
 from jaxood.perturbation.rows import RowStep
@@ -40,6 +50,7 @@ def assert_lowers(runner, function, rows, shared):
     text = program.mlir_module()
     assert program.platforms == PLATFORMS and "callback" not in text
     assert not any(collective in text for collective in COLLECTIVES)
+    assert set(precisions(text)) <= {"HIGHEST"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,6 +58,28 @@ def test_steps_lower(name, model):
     runner = Runner(model)
     rows = np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)
     assert_lowers(runner, runner.step((EXTRACTORS[name](),)), rows, (jax.random.key(0),))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "regnet_y_400mf", "swin_t", "tiny_vit_5m_224"])
+@pytest.mark.parametrize("dtype, products", [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")])
+def test_products_are_as_the_arithmetic_has_them(name, dtype, products):
+    """Those of the backbone, and of its gradients; the head's factors are never shortened."""
+    module = abstract_model(name, 10)
+    module.products = ARITHMETIC[dtype].products
+    side = next(iter(ARCHITECTURES[name].tags.values())).preprocessing.crop
+    graphdef, weights = nnx.split(module)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), ARITHMETIC[dtype].arrays)
+
+    def outputs(weights, image):
+        return nnx.merge(graphdef, weights)(image)
+
+    def gradient(weights, image):
+        return jax.grad(lambda image: nnx.merge(graphdef, weights).run(image).sum())(image)
+
+    export = partial(jax.export.export, platforms=["cuda"])
+    *body, left, right = precisions(export(jax.jit(outputs))(weights, image).mlir_module())
+    assert len(body) > 20 and set(body) == {products} and left == right == "HIGHEST"
+    assert set(precisions(export(jax.jit(gradient))(weights, image).mlir_module())) == {products}
 
 
 @pytest.mark.long
