@@ -2,7 +2,9 @@
 
 JAX writes its entries in place and, of some compressions, checks nothing, so entries are looked at
 before they are used: one that is not whole, or no longer what it was, is removed. They are machine
-code: whoever may write to the folder may run code. Each kind of processor has its own folder.
+code: whoever may write to the folder may run code. Each kind of processor has its own folder. What
+XLA tried out on a GPU is kept in a folder in there, one small file an operation, so that a program
+that was not finished goes on from them.
 """
 
 import contextlib
@@ -35,7 +37,6 @@ def kept_compiled(folder: Path) -> Iterator[None]:
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS,
         "jax_persistent_cache_min_entry_size_bytes": -1,
-        "jax_persistent_cache_enable_xla_caches": "none",
     }
     before = {name: getattr(jax.config, name) for name in chosen}
     if before["jax_compilation_cache_dir"] or not _prepared(folder):

@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ RUNS = {  # by the name of its file of figures
     "pipeline": ["pipeline"],
     "end-to-end-mobilenet_v2": ["end-to-end"],
     "end-to-end-resnet50": ["end-to-end", "--arch", "resnet50"],
-    "forward": ["forward", "--arch", "all"],
+    "forward": ["forward", "--arch", "all", *(["--compiled"] if shutil.which("c++") else [])],
     "roofline": ["roofline"],
 }
 PACKAGES = ("jax", "flax", "numpy", "torch", "torchvision", "timm", "faiss-cpu", "quantus")
