@@ -172,8 +172,14 @@ def _patches_backward(stride, pads, kept, slope):
 _patches.defvjp(_patches_forward, _patches_backward)
 
 
+def _of_one_group(x, kernel, stride, pads):
+    if winograd_pays(x, kernel, stride):
+        return winograd(x, kernel, pads)
+    return _dense(x, kernel, stride, pads)
+
+
 def _grouped(x, kernel, stride, pads, groups):
-    """A dense convolution for each group, or for a few narrow ones with zeros between them."""
+    """A convolution for each group, or for a few narrow ones with zeros between them."""
     rows, columns, inputs, outputs = kernel.shape
     outputs //= groups
     together = max(1, NARROW // inputs)
@@ -185,7 +191,7 @@ def _grouped(x, kernel, stride, pads, groups):
         block = own.reshape(rows, columns, 1, inputs, count, outputs) * apart
         block = block.reshape(rows, columns, count * inputs, count * outputs)
         channels = x[..., first * inputs : (first + count) * inputs]
-        parts.append(_dense(channels, block, stride, pads))
+        parts.append(_of_one_group(channels, block, stride, pads))
     return jnp.concatenate(parts, axis=-1)
 
 

@@ -32,6 +32,7 @@ CASES = {
     "grouped strided": (6, 6, 3, 2, 1, 3),
     "two narrow groups at once, one left": (40, 20, 3, 1, 1, 5),
     "wide groups": (80, 40, 3, 2, 1, 2),
+    "groups of many channels": (128, 136, 3, 1, 1, 2),
     "two outputs a channel": (6, 12, 3, 2, 1, 6),
 }
 
