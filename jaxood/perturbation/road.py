@@ -159,7 +159,7 @@ class RoadStep:
     """Removes, imputes, classifies.
 
     Attributes:
-      dtype: of the backbone's arithmetic.
+      dtype: of the images that the backbone takes.
     """
 
     settings: RoadSettings

@@ -125,7 +125,7 @@ class RowStep:
     """Replaces, classifies.
 
     Attributes:
-      dtype: of the backbone's arithmetic.
+      dtype: of the images that the backbone takes.
     """
 
     dtype: str
