@@ -70,6 +70,11 @@ def fill(module: Backbone, value: Callable[[str], jax.Array]) -> Backbone:
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
+def kept_as(path: str, dtype: str) -> jnp.dtype:
+    """The type of a parameter, in a backbone of `dtype`."""
+    return jnp.dtype("float32" if path.startswith("classifier/") else dtype)
+
+
 def load_weights(
     weights: Path,
     arch: str | None = None,
@@ -192,12 +197,11 @@ def _reader(file, path: Path, wanted: dict, dtype: str) -> Callable[[str], jax.A
         raise UsageError("weights", f"{path} ({shown})", "this architecture's parameters", remedy)
 
     def read(name: str) -> jax.Array:
-        kept = jnp.float32 if name.startswith("classifier/") else jnp.dtype(dtype)
         # Not jnp.asarray, which compiles a program for every shape.
         array = file.get_tensor(name)
         if not np.isfinite(array).all():
             raise UsageError("weights", f"{path} ({name} is not finite)", "finite numbers")
-        return jax.device_put(array.astype(kept, copy=False))
+        return jax.device_put(array.astype(kept_as(name, dtype), copy=False))
 
     return read
 

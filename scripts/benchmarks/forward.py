@@ -26,7 +26,7 @@ from jaxood.conversion.parity import (
 from jaxood.errors import choose
 from jaxood.models.arithmetic import ARITHMETIC
 from jaxood.models.blocked import forward
-from jaxood.models.loading import abstract_model, fill
+from jaxood.models.loading import abstract_model, fill, kept_as
 from jaxood.models.registry import ARCHITECTURES, LoadedModel
 from jaxood.parallel import rounded_up, shard
 from jaxood.runner.runner import Runner
@@ -67,7 +67,7 @@ def outputs(model, images):
     return forward(model, images)[0]
 
 
-def compare(name: str, batch: int, repeats: int, compiled: bool, dtype: str = "float32") -> dict:
+def compare(name: str, batch: int, repeats: int, compiled: bool, dtype: str) -> dict:
     """Checks the answer, then times them in turn."""
     import torch
 
@@ -82,10 +82,7 @@ def compare(name: str, batch: int, repeats: int, compiled: bool, dtype: str = "f
     arrays, empty = ARITHMETIC[dtype].arrays, abstract_model(name, 1000)
     empty.products = ARITHMETIC[dtype].products
 
-    def value(path):
-        return jnp.asarray(weights[path], "float32" if path.startswith("classifier/") else arrays)
-
-    module = fill(empty, value)
+    module = fill(empty, lambda path: jnp.asarray(weights[path], kept_as(path, arrays)))
     tag, entry = next(iter(ARCHITECTURES[name].tags.items()))
     runner = Runner(LoadedModel(module, entry.preprocessing, name, tag, "random", dtype))
     batch, side = rounded_up(batch, runner.mesh), entry.preprocessing.crop

@@ -48,7 +48,7 @@ def test_compiled_once(name):
     for method, state in states.items():
         plain = np.asarray(method.score(state, test, head))
         scale = np.abs(plain).max()
-        np.testing.assert_allclose(scores[method], plain, rtol=1e-4, atol=1e-5 * scale)
+        np.testing.assert_allclose(scores[method], plain, rtol=1e-5, atol=1e-5 * scale)
     values = [np.asarray(found) for found in scores.values()]
     assert name in SAME or not np.array_equal(values[0], values[1])
 
