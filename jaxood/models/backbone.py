@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jaxood.context import Pooling
 from jaxood.errors import choose
 from jaxood.heads import CosineHead, Head, LinearHead, NormLinearHead
+from jaxood.models.layers import mean_over_places
 from jaxood.outputs import ModelOutputs, model_outputs
 
 
@@ -104,7 +105,7 @@ class Backbone(nnx.Module):
     def outputs(self, features: Array) -> ModelOutputs:
         """Pools what the last stage gave, and applies the head."""
         features = features.astype(jnp.float32)  # the backbone may run in bfloat16
-        return model_outputs(self.head, features.mean(axis=(1, 2)), features)
+        return model_outputs(self.head, mean_over_places(features), features)
 
     def spatial(self, activation: Array) -> Float[Array, "n h w c"]:
         """What a stage gave as a map; a model of tokens drops its class token here."""

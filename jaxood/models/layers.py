@@ -5,7 +5,7 @@ The precision of products is that in which `Backbone.run` runs them, but for wha
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxood.compiling import computed_once
 from jaxood.models.winograd import winograd, winograd_pays
 
 Activation = Callable[[Array], Array]
@@ -264,6 +265,37 @@ class Conv(nnx.Module):
         return self.activation(x) if self.activation else x
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _largest(x, size, stride, pads):
+    """Of windows, as a maximum of shifted maps: 0.2 of the time of a reduction over windows."""
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    x = jax.lax.pad(x, lowest, [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+    for axis in (1, 2):
+        end = x.shape[axis] - size + 1
+        shifted = (
+            jax.lax.slice_in_dim(x, i, i + end, stride=stride, axis=axis) for i in range(size)
+        )
+        x = reduce(jnp.maximum, shifted)
+    return x
+
+
+def _reduced(x, size, stride, pads):
+    return nnx.max_pool(x, (size, size), (stride, stride), pads)
+
+
+def _largest_forward(x, size, stride, pads):
+    return _largest(x, size, stride, pads), x
+
+
+def _largest_backward(size, stride, pads, x, slope):
+    """To the first of several that are largest, as torch does it."""
+    _, backward = jax.vjp(lambda x: _reduced(x, size, stride, pads), x)
+    return backward(slope)
+
+
+_largest.defvjp(_largest_forward, _largest_backward)
+
+
 class MaxPool(nnx.Module):
     """Maximum over windows; what lies outside the image never wins."""
 
@@ -271,8 +303,33 @@ class MaxPool(nnx.Module):
         self.size, self.stride, self.padding = size, stride, padding
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-        pads = [(self.padding, self.padding)] * 2
-        return nnx.max_pool(x, (self.size,) * 2, (self.stride,) * 2, pads)
+        pads = ((self.padding, self.padding),) * 2
+        how = {"size": self.size, "stride": self.stride, "pads": pads}
+        return jax.lax.platform_dependent(
+            x, cpu=partial(_largest, **how), default=partial(_reduced, **how)
+        )
+
+
+def with_shortcut(
+    branch: Float[Array, "n h w c"],
+    shortcut: Float[Array, "n h w c"],
+    activation: Activation | None = None,
+) -> Float[Array, "n h w c"]:
+    """Their sum, activated; flat, as the product of a 1x1 convolution reads it."""
+    flat = branch.reshape(-1, branch.shape[-1]) + shortcut.reshape(-1, branch.shape[-1])
+    return (computed_once(activation(flat)) if activation else flat).reshape(branch.shape)
+
+
+def mean_over_places(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    """On a CPU by a product, which is faster, and computes once what gave `x`."""
+
+    def by_product(x):
+        places = x.shape[1] * x.shape[2]
+        ones = jnp.ones((len(x), 1, places), x.dtype)
+        total = jnp.matmul(ones, x.reshape(len(x), places, -1), precision="highest")
+        return total[:, 0] / places
+
+    return jax.lax.platform_dependent(x, cpu=by_product, default=lambda x: x.mean(axis=(1, 2)))
 
 
 class SqueezeExcite(nnx.Module):
@@ -283,8 +340,5 @@ class SqueezeExcite(nnx.Module):
         self.fc2 = Conv(squeezed, channels)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        # By a product: into a sum XLA's CPU compiler fuses what gave `x`, and computes it twice.
-        positions = x.shape[1] * x.shape[2]
-        ones = jnp.ones((len(x), 1, positions), x.dtype)
-        total = jnp.matmul(ones, x.reshape(len(x), positions, -1))
-        return x * jax.nn.sigmoid(self.fc2(self.fc1(total[:, None] / positions)))
+        means = mean_over_places(x)[:, None, None]
+        return x * jax.nn.sigmoid(self.fc2(self.fc1(means)))

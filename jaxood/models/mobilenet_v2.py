@@ -4,7 +4,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, LinearClassifier
-from jaxood.models.layers import Conv, relu6
+from jaxood.models.layers import Conv, relu6, with_shortcut
 
 # expansion, output channels, repeats, stride of the first (table 2 of the paper)
 BLOCKS = (
@@ -39,7 +39,7 @@ class InvertedResidual(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Array:
         wide = self.expand(x) if self.expand else x
         narrow = self.project(self.depthwise(wide))
-        return x + narrow if self.residual else narrow
+        return with_shortcut(narrow, x) if self.residual else narrow
 
 
 def mobilenet_v2(num_classes: int = 1000) -> Backbone:

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, LinearClassifier
-from jaxood.models.layers import Conv, SqueezeExcite, relu
+from jaxood.models.layers import Conv, SqueezeExcite, relu, with_shortcut
 
 STEM_WIDTH = 32
 
@@ -48,7 +48,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Array:
         branch = self.c(self.se(self.b(self.a(x))))
-        return self.activation(branch + (self.proj(x) if self.proj else x))
+        return with_shortcut(branch, self.proj(x) if self.proj else x, self.activation)
 
 
 def regnet(design: Design, num_classes: int = 1000) -> Backbone:

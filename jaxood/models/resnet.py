@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxood.models.backbone import Backbone, LinearClassifier
-from jaxood.models.layers import Conv, MaxPool, relu
+from jaxood.models.layers import Conv, MaxPool, relu, with_shortcut
 
 
 class BasicBlock(nnx.Module):
@@ -24,7 +24,7 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Array:
         branch = self.conv2(self.conv1(x))
-        return self.activation(branch + (self.downsample(x) if self.downsample else x))
+        return with_shortcut(branch, self.downsample(x) if self.downsample else x, self.activation)
 
 
 class Bottleneck(nnx.Module):
@@ -42,7 +42,7 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Array:
         branch = self.conv3(self.conv2(self.conv1(x)))
-        return self.activation(branch + (self.downsample(x) if self.downsample else x))
+        return with_shortcut(branch, self.downsample(x) if self.downsample else x, self.activation)
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> Conv | None:

@@ -8,9 +8,17 @@ from flax import nnx
 from references import import_timm, import_torchvision
 from torch_networks import noise, randomise
 
+from jaxood.compiling import compiler_options, computed_once
 from jaxood.conversion.convert import convert_state_dict
 from jaxood.conversion.parity import errors, run, torch_outputs
-from jaxood.models.layers import Conv, MaxPool, SqueezeExcite, convolve
+from jaxood.models.layers import (
+    Conv,
+    MaxPool,
+    SqueezeExcite,
+    convolve,
+    relu,
+    with_shortcut,
+)
 from jaxood.models.loading import abstract_model, fill
 
 pytestmark = pytest.mark.optimised
@@ -132,6 +140,40 @@ def test_max_pool_ignores_what_lies_outside():
     wanted = torch.nn.functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 3, 2, 1)
     np.testing.assert_array_equal(
         MaxPool(3, 2, 1)(jnp.asarray(x)), wanted.permute(0, 2, 3, 1).numpy()
+    )
+
+
+def test_gradient_of_a_max_pool_goes_to_the_first_of_equals_as_in_torch():
+    x = np.random.default_rng(0).integers(0, 3, (2, 9, 8, 4)).astype(np.float32)
+    tensor = torch.tensor(x, requires_grad=True)
+    slope = noise(2, 5)[:, :, :4, [0, 1, 2, 0]]
+    pooled = torch.nn.functional.max_pool2d(tensor.permute(0, 3, 1, 2), 3, 2, 1)
+    pooled.backward(torch.from_numpy(slope).permute(0, 3, 1, 2))
+    _, backward = jax.vjp(MaxPool(3, 2, 1), jnp.asarray(x))
+    np.testing.assert_allclose(*backward(jnp.asarray(slope)), tensor.grad, rtol=1e-6)
+
+
+@pytest.mark.cpu
+def test_a_chain_of_blocks_adds_each_branch_once():
+    """XLA would add all that came before it anew in each block."""
+
+    def chain(x, kernels):
+        for kernel in kernels:
+            x = with_shortcut(convolve(x, kernel, 1, 0, 1), x, relu)
+        return x
+
+    x, kernels = jnp.ones((2, 4, 4, 8)), jnp.ones((6, 1, 1, 8, 8))
+    program = jax.jit(chain, compiler_options=compiler_options()).lower(x, kernels).compile()
+    wanted = chain(x, kernels)
+    assert program.as_text().count(" maximum(") == len(kernels)
+    np.testing.assert_allclose(program(x, kernels), wanted, rtol=1e-6)
+
+
+def test_what_is_computed_once_keeps_its_values_and_slopes():
+    x = jnp.asarray([-1.0, 0.0, jnp.inf, -jnp.inf, jnp.nan, 2.0])
+    np.testing.assert_array_equal(computed_once(x), x)
+    np.testing.assert_array_equal(
+        jax.grad(lambda x: jnp.sum(computed_once(x) * x))(x[:2]), 2 * x[:2]
     )
 
 
