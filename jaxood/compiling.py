@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Convolutions by Eigen, not by YNNPACK, which keeps the matrix products: ResNet-50's forward pass
-# takes 0.81 of the time, ResNet-18's 0.76 (jax 0.10.2, two cores with AVX-512). No reductions by
-# YNNPACK: its maximum of NaN and a number is the number.
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+# Products and convolutions by YNNPACK. Convolutions by Eigen gave wrong numbers in two programs at
+# once: RegNetY-16GF's logits were off by 7e-3 from the eighth image on (jax 0.10.2). No reductions
+# by YNNPACK: its maximum of NaN and a number is the number.
+YNNPACK = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": YNNPACK}
 
 # Of images whose activations stay in a CPU's cache, where two programs run at once.
 PIXELS_A_CORE = 224 * 224

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from untrained import drawn_network
 
 import jaxood
 from jaxood.attribution.registry import ATTRIBUTIONS
@@ -11,8 +12,7 @@ from jaxood.demo.digits import digits_weights
 from jaxood.detectors.neighbours import Bank, HostRows, blocks, nearest
 from jaxood.detectors.registry import DETECTORS, TRANSFORMS, VIEWS
 from jaxood.models.blocked import forward
-from jaxood.models.loading import abstract_model, fill, load_weights, parameters
-from jaxood.models.registry import ARCHITECTURES, LoadedModel
+from jaxood.models.loading import load_weights
 from jaxood.parallel import data_mesh
 from jaxood.perturbation.imputation import IMPUTATIONS
 from jaxood.runner.runner import Runner
@@ -45,20 +45,6 @@ def assert_near(found, expected, tolerance):
     assert error <= tolerance, error
 
 
-def drawn(architecture):
-    """Random weights, of the size that keeps activations of order one."""
-    tag, entry = next(iter(ARCHITECTURES[architecture].tags.items()))
-    network, generator = abstract_model(architecture, 1000), np.random.default_rng(0)
-    shapes = {path: leaf.shape for path, leaf in parameters(network).items()}
-
-    def draw(path):
-        shape = shapes[path]
-        scale = np.sqrt(1 / np.prod(shape[:-1])) if len(shape) > 1 else 0.1
-        return jnp.asarray(generator.normal(0, scale, shape), "float32")
-
-    return LoadedModel(fill(network, draw), entry.preprocessing, architecture, tag, "random")
-
-
 def outputs(model, images):
     return forward(model, images)[0]
 
@@ -66,7 +52,7 @@ def outputs(model, images):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_in_float32(name):
     """No products of shortened factors, as TensorFloat32 has them: at three depths."""
-    model = drawn(name)
+    model = drawn_network(name)
     side = model.preprocessing.crop
     images = np.random.default_rng(1).standard_normal((8, side, side, 3), np.float32)
     found, expected = on_both(model, outputs, images)

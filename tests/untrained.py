@@ -1,12 +1,15 @@
-"""A small model with random weights, and images that tell when they are read."""
+"""Models with random weights, and images that tell when they are read."""
 
 from dataclasses import dataclass, field
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxood.data.images import Arrays
 from jaxood.models.digits_cnn import digits_cnn, initialise
-from jaxood.models.registry import LoadedModel
+from jaxood.models.loading import abstract_model, fill, parameters
+from jaxood.models.registry import ARCHITECTURES, LoadedModel
 from jaxood.preprocessing import Preprocessing
 
 
@@ -15,6 +18,20 @@ def untrained_digits() -> LoadedModel:
     network = digits_cnn(6)
     initialise(network, jax.random.key(0))
     return LoadedModel(network, Preprocessing(8, 8), "digits_cnn", "digits", "hash")
+
+
+def drawn_network(architecture):
+    """Random weights, of the size that keeps activations of order one."""
+    tag, entry = next(iter(ARCHITECTURES[architecture].tags.items()))
+    network, generator = abstract_model(architecture, 1000), np.random.default_rng(0)
+    shapes = {path: leaf.shape for path, leaf in parameters(network).items()}
+
+    def draw(path):
+        shape = shapes[path]
+        scale = np.sqrt(1 / np.prod(shape[:-1])) if len(shape) > 1 else 0.1
+        return jnp.asarray(generator.normal(0, scale, shape), "float32")
+
+    return LoadedModel(fill(network, draw), entry.preprocessing, architecture, tag, "random")
 
 
 @dataclass(frozen=True, eq=False)

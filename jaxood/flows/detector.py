@@ -27,6 +27,7 @@ from jaxood.errors import UsageError, require
 from jaxood.files import fingerprint
 from jaxood.flows.scorer import write_scorer
 from jaxood.flows.sources import ModelSource, load_model
+from jaxood.models.layers import with_kernels_laid_out
 from jaxood.models.registry import LoadedModel
 from jaxood.outputs import ModelOutputs
 from jaxood.processes import gathered_values, require_agreed, share_of
@@ -216,7 +217,8 @@ class ImageDetector:
     @cached_property
     def _single(self):
         """The program for one image, and all of its arguments but the image."""
-        graphdef, weights = nnx.split(self.model.module)
+        module = with_kernels_laid_out(self.model.module, jax.default_backend())
+        graphdef, weights = nnx.split(module)
         step = _step(self.model, self.fitted)
 
         def judge(weights, state, images):

@@ -4,7 +4,7 @@ The precision of products is that in which `Backbone.run` runs them, but for wha
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
 import jax
@@ -14,7 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxood.compiling import computed_once
-from jaxood.models.winograd import winograd, winograd_pays
+from jaxood.heads import AnyArray
+from jaxood.models.winograd import winograd, winograd_pays, winograd_taps
 
 Activation = Callable[[Array], Array]
 # Groups of fewer channels are convolved together: RegNetY-400MF, of groups of 8, takes 0.96 of the
@@ -173,27 +174,42 @@ def _patches_backward(stride, pads, kept, slope):
 _patches.defvjp(_patches_forward, _patches_backward)
 
 
-def _of_one_group(x, kernel, stride, pads):
-    if winograd_pays(x, kernel, stride):
-        return winograd(x, kernel, pads)
-    return _dense(x, kernel, stride, pads)
+def laid_out(
+    kernel: Float[AnyArray, "kh kw i o"], stride: int, groups: int, positions: int | None = None
+) -> list[Float[AnyArray, "..."]]:
+    """What a CPU convolves with, group by group: kernels, or what Winograd's way takes of them.
 
-
-def _grouped(x, kernel, stride, pads, groups):
-    """A convolution for each group, or for a few narrow ones with zeros between them."""
+    Narrow groups are together, with zeros between them. Empty where it is the kernel itself.
+    """
     rows, columns, inputs, outputs = kernel.shape
+    if groups == 1:
+        return [winograd_taps(kernel)] if winograd_pays(kernel, stride, positions) else []
+    if inputs == 1 and outputs == groups:
+        return []
+    xp = np if isinstance(kernel, np.ndarray) else jnp
     outputs //= groups
-    together = max(1, NARROW // inputs)
-    parts = []
+    together, blocks = max(1, NARROW // inputs), []
     for first in range(0, groups, together):
         count = min(together, groups - first)
         own = kernel[..., first * outputs : (first + count) * outputs]
-        apart = jnp.eye(count, dtype=kernel.dtype)[None, None, :, None, :, None]
+        apart = xp.eye(count, dtype=kernel.dtype)[None, None, :, None, :, None]
         block = own.reshape(rows, columns, 1, inputs, count, outputs) * apart
         block = block.reshape(rows, columns, count * inputs, count * outputs)
-        channels = x[..., first * inputs : (first + count) * inputs]
-        parts.append(_of_one_group(channels, block, stride, pads))
-    return jnp.concatenate(parts, axis=-1)
+        by_winograd = winograd_pays(block, stride, positions)
+        blocks.append(winograd_taps(block) if by_winograd else block)
+    return blocks
+
+
+def _group_by_group(x, laid, stride, pads):
+    parts, first = [], 0
+    for block in laid:
+        own = x[..., first : first + block.shape[-2]]
+        first += block.shape[-2]
+        by_winograd = block.ndim == 3
+        parts.append(
+            winograd(own, block, pads) if by_winograd else _dense(own, block, stride, pads)
+        )
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
 
 def convolve(
@@ -203,27 +219,35 @@ def convolve(
     padding: int | str,
     groups: int,
     normed: bool = False,
+    laid: Sequence[Float[Array, "..."]] = (),
 ) -> Float[Array, "n h2 w2 o"]:
-    """`lax.conv_general_dilated`, and on a CPU what is faster there."""
+    """`lax.conv_general_dilated`, and on a CPU what is faster there.
+
+    Args:
+      normed: whether a LayerNorm follows.
+      laid: `laid_out` of the kernel, if it was made before.
+    """
     pads = tuple(_pads(x.shape[1 + axis], kernel.shape[axis], stride, padding) for axis in range(2))
     if kernel.shape[:2] == (1, 1) and groups == 1:
         return _pointwise(x, kernel, stride)
 
-    def anywhere(x, kernel):
+    positions = x.shape[1] * x.shape[2]
+    few = math.prod(kernel.shape[:3]) <= FEW
+    if groups == 1 and not few and not laid and not winograd_pays(kernel, stride, positions):
+        return _dense(x, kernel, stride, pads)
+
+    def cpu(x, kernel, laid):
+        if groups == 1 and few:
+            return _patches(x, kernel, stride, pads)
+        if kernel.shape[2] == 1 and kernel.shape[3] == groups:
+            return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
+        laid = laid or laid_out(kernel, stride, groups, positions)
+        return _group_by_group(x, laid, stride, pads)
+
+    def anywhere(x, kernel, laid):
         return _dense(x, kernel, stride, pads, groups)
 
-    few = math.prod(kernel.shape[:3]) <= FEW
-    if groups == 1 and not few and not winograd_pays(x, kernel, stride):
-        return anywhere(x, kernel)
-
-    def cpu(x, kernel):
-        if groups == 1:
-            return _patches(x, kernel, stride, pads) if few else winograd(x, kernel, pads)
-        if kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3]:
-            return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
-        return _grouped(x, kernel, stride, pads, groups)
-
-    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=anywhere)
+    return jax.lax.platform_dependent(x, kernel, tuple(laid), cpu=cpu, default=anywhere)
 
 
 def add_bias(x: Array, bias: Array) -> Array:
@@ -258,11 +282,29 @@ class Conv(nnx.Module):
         self.groups = groups
         self.activation = activation
         self.normed = normed
+        self.laid: nnx.List[nnx.Param] = nnx.List([])
+
+    def lay_out(self) -> None:
+        """Keeps what a CPU makes of the kernel: one that is set later has no effect."""
+        laid = laid_out(np.asarray(self.kernel[...]), self.stride, self.groups)
+        self.laid = nnx.List([nnx.Param(jnp.asarray(block)) for block in laid])
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
-        x = convolve(x, self.kernel[...], self.stride, self.padding, self.groups, self.normed)
+        how = self.stride, self.padding, self.groups, self.normed
+        x = convolve(x, self.kernel[...], *how, [block[...] for block in self.laid])
         x = add_bias(x, self.bias[...])
         return self.activation(x) if self.activation else x
+
+
+def with_kernels_laid_out(module: nnx.Module, platform: str) -> nnx.Module:
+    """The network as it is run again and again: on a CPU, with what it makes of kernels kept."""
+    if platform != "cpu":
+        return module
+    module = nnx.merge(*nnx.split(module))
+    for _, part in nnx.iter_modules(module):
+        if isinstance(part, Conv):
+            part.lay_out()
+    return module
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

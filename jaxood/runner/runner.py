@@ -25,6 +25,7 @@ from jaxood.data.shares import own_share
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
 from jaxood.lanes import in_lanes, lanes
+from jaxood.models.layers import with_kernels_laid_out
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, free_bytes, replicate, rounded_up, shard
 from jaxood.processes import gathered_rows, gathered_values, own_name, require_agreed, share_of
@@ -96,7 +97,8 @@ class Runner:
         self.model = model
         self.cache_images = cache_images
         self.mesh = mesh or data_mesh()
-        graphdef, state = nnx.split(model.module)
+        module = with_kernels_laid_out(model.module, self.mesh.devices.flat[0].platform)
+        graphdef, state = nnx.split(module)
         weights, structure = jax.tree.flatten(state)
         self._network = _Network(graphdef, structure)
         self._weights = replicate(weights, self.mesh)

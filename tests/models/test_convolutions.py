@@ -16,6 +16,7 @@ from jaxood.models.layers import (
     MaxPool,
     SqueezeExcite,
     convolve,
+    laid_out,
     relu,
     with_shortcut,
 )
@@ -68,11 +69,13 @@ def test_convolution_is_torchs_under_jit_and_vmap_and_in_bfloat16(case):
     stride, padding, groups = case[3:]
     wanted = reference(x, kernel, stride, padding, groups)
 
-    def call(x, kernel):
-        return convolve(x, kernel, stride, padding, groups)
+    def call(x, kernel, laid=()):
+        return convolve(x, kernel, stride, padding, groups, laid=laid)
 
     tolerance = {"rtol": 1e-5, "atol": 1e-5 * np.abs(wanted).max()}
     np.testing.assert_allclose(jax.jit(call)(x, kernel), wanted, **tolerance)
+    laid = laid_out(kernel, stride, groups)
+    np.testing.assert_allclose(jax.jit(call)(x, kernel, laid), wanted, **tolerance)
     alone = jax.vmap(call, (0, None))(x[:, None], jnp.asarray(kernel))
     np.testing.assert_allclose(alone[:, 0], wanted, **tolerance)
     half = jax.jit(call)(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16))
@@ -116,10 +119,13 @@ def test_gradients_of_a_convolution_are_torchs(case):
         groups=groups,
     )
     (y**2).sum().backward()
-    found = jax.grad(lambda *a: jnp.sum(convolve(*a, stride, padding, groups) ** 2), (0, 1))(
-        x, kernel
-    )
-    for ours, tensor in zip(found, tensors, strict=True):
+
+    def loss(x, kernel, laid=()):
+        return jnp.sum(convolve(x, kernel, stride, padding, groups, laid=laid) ** 2)
+
+    laid = laid_out(kernel, stride, groups)
+    found = *jax.grad(loss, (0, 1))(x, kernel), jax.grad(loss)(x, jnp.asarray(kernel), laid)
+    for ours, tensor in zip(found, (*tensors, tensors[0]), strict=True):
         wanted = tensor.grad.numpy()
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
 
