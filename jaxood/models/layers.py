@@ -209,7 +209,7 @@ def _group_by_group(x, laid, stride, pads):
         parts.append(
             winograd(own, block, pads) if by_winograd else _dense(own, block, stride, pads)
         )
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+    return jnp.concatenate(parts, axis=-1)
 
 
 def convolve(
@@ -282,12 +282,12 @@ class Conv(nnx.Module):
         self.groups = groups
         self.activation = activation
         self.normed = normed
-        self.laid: nnx.List[nnx.Param] = nnx.List([])
+        self.laid: nnx.List[nnx.Variable] = nnx.List([])
 
     def lay_out(self) -> None:
         """Keeps what a CPU makes of the kernel: one that is set later has no effect."""
         laid = laid_out(np.asarray(self.kernel[...]), self.stride, self.groups)
-        self.laid = nnx.List([nnx.Param(jnp.asarray(block)) for block in laid])
+        self.laid = nnx.List([nnx.Variable(jnp.asarray(block)) for block in laid])
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         how = self.stride, self.padding, self.groups, self.normed

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from references import import_timm, import_torchvision
 from torch_networks import noise, randomise
+from untrained import drawn_network
 
 from jaxood.compiling import compiler_options, computed_once
 from jaxood.conversion.convert import convert_state_dict
@@ -18,9 +19,10 @@ from jaxood.models.layers import (
     convolve,
     laid_out,
     relu,
+    with_kernels_laid_out,
     with_shortcut,
 )
-from jaxood.models.loading import abstract_model, fill
+from jaxood.models.loading import abstract_model, fill, parameters
 
 pytestmark = pytest.mark.optimised
 
@@ -181,6 +183,21 @@ def test_what_is_computed_once_keeps_its_values_and_slopes():
     np.testing.assert_array_equal(
         jax.grad(lambda x: jnp.sum(computed_once(x) * x))(x[:2]), 2 * x[:2]
     )
+
+
+def test_a_network_with_kernels_laid_out_gives_the_same_and_leaves_the_other_alone():
+    model = drawn_network("regnet_y_400mf").module
+    images = noise(2, 64)
+    laid = with_kernels_laid_out(model, "cpu")
+    assert with_kernels_laid_out(model, "tpu") is model
+    assert parameters(laid).keys() == parameters(model).keys()
+    before, after = (
+        {len(part.laid) for _, part in nnx.iter_modules(module) if isinstance(part, Conv)}
+        for module in (model, laid)
+    )
+    assert before == {0} and after == {0, 3, 7, 13, 28}  # of 48, 104, 208, 440 channels by 16
+    for ours, expected in zip(run(laid, images)[:4], run(model, images)[:4], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 def test_squeeze_excite_by_hand():
