@@ -52,6 +52,63 @@ def _dense(x, kernel, stride, pads, groups=1):
     )
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _direct(x, kernel, stride, pads):
+    """`_dense` on a CPU."""
+    return _dense(x, kernel, stride, pads)
+
+
+def _direct_forward(x, kernel, stride, pads):
+    return _direct(x, kernel, stride, pads), (x, kernel)
+
+
+def _direct_backward(stride, pads, kept, slope):
+    """That of the kernel, which nothing here asks for, is JAX's."""
+    x, kernel = kept
+    _, backward = jax.vjp(lambda kernel: _dense(x, kernel, stride, pads), kernel)
+    return _to_inputs(x, kernel, slope, stride, pads), *backward(slope)
+
+
+_direct.defvjp(_direct_forward, _direct_backward)
+
+
+def _to_inputs(x, kernel, slope, stride, pads):
+    """The gradient of a convolution: one of slopes, with zeros between them where it has strides.
+
+    Nothing is multiplied by these: as many convolutions as there are places between two slopes,
+    each of the taps that meet slopes there. XLA leaves one with zeros to Eigen, which does not do
+    beside another program, and is slow in a loop where it has to turn the kernel.
+    """
+    zero, fewer = jnp.zeros((), slope.dtype), (max(0, stride - size) for size in kernel.shape[:2])
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    turned = jax.lax.pad(turned, zero, [*((0, more, 0) for more in fewer), (0, 0, 0), (0, 0, 0)])
+    (above, _), (left, _) = _around(x, kernel, slope, stride, pads)
+    height, width = (-(-size // stride) for size in x.shape[1:3])
+
+    def met(row, column):
+        """The gradient at every so manyth place from there on."""
+        (i, top), (j, start) = _taps(row, above, stride), _taps(column, left, stride)
+        own = turned[i::stride, j::stride]
+        below = height - top + own.shape[0] - 1 - slope.shape[1]
+        end = width - start + own.shape[1] - 1 - slope.shape[2]
+        edges = [(0, 0, 0), (top, below, 0), (start, end, 0), (0, 0, 0)]  # which may be negative
+        return _dense(jax.lax.pad(slope, zero, edges), own, 1, ((0, 0), (0, 0)))
+
+    rows = [jnp.stack([met(row, column) for column in range(stride)], 3) for row in range(stride)]
+    spread = jnp.stack(rows, 2)  # n, h / stride, stride, w / stride, stride, c
+    spread = spread.reshape(len(x), height * stride, width * stride, -1)
+    return spread[:, : x.shape[1], : x.shape[2]]
+
+
+def _taps(place, before, stride):
+    """The first tap that meets a slope at a place, and how many slopes lie before the first there.
+
+    `before` zeros are before the first of all.
+    """
+    first = (before - place) % stride
+    return first, (before - place - first) // stride
+
+
 def _pointwise(x, kernel, stride):
     x = x[:, ::stride, ::stride]
     flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0])
@@ -153,22 +210,10 @@ def _patches_forward(x, kernel, stride, pads):
 
 
 def _patches_backward(stride, pads, kept, slope):
-    """To `x` by a convolution with its kernel laid out plainly, which no loop makes slow.
-
-    That of the kernel, which nothing here asks for, is JAX's.
-    """
+    """That of the kernel, which nothing here asks for, is JAX's."""
     x, kernel = kept
-    to_x = jax.lax.conv_general_dilated(
-        slope,
-        kernel[::-1, ::-1].swapaxes(2, 3),
-        (1, 1),
-        _around(x, kernel, slope, stride, pads),
-        lhs_dilation=(stride, stride),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision="highest",
-    )
     _, backward = jax.vjp(lambda kernel: _dense(x, kernel, stride, pads), kernel)
-    return to_x, *backward(slope)
+    return _to_inputs(x, kernel, slope, stride, pads), *backward(slope)
 
 
 _patches.defvjp(_patches_forward, _patches_backward)
@@ -207,7 +252,7 @@ def _group_by_group(x, laid, stride, pads):
         first += block.shape[-2]
         by_winograd = block.ndim == 3
         parts.append(
-            winograd(own, block, pads) if by_winograd else _dense(own, block, stride, pads)
+            winograd(own, block, pads) if by_winograd else _direct(own, block, stride, pads)
         )
     return jnp.concatenate(parts, axis=-1)
 
@@ -231,18 +276,13 @@ def convolve(
     if kernel.shape[:2] == (1, 1) and groups == 1:
         return _pointwise(x, kernel, stride)
 
-    positions = x.shape[1] * x.shape[2]
-    few = math.prod(kernel.shape[:3]) <= FEW
-    if groups == 1 and not few and not laid and not winograd_pays(kernel, stride, positions):
-        return _dense(x, kernel, stride, pads)
-
     def cpu(x, kernel, laid):
-        if groups == 1 and few:
+        if groups == 1 and math.prod(kernel.shape[:3]) <= FEW:
             return _patches(x, kernel, stride, pads)
         if kernel.shape[2] == 1 and kernel.shape[3] == groups:
             return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
-        laid = laid or laid_out(kernel, stride, groups, positions)
-        return _group_by_group(x, laid, stride, pads)
+        laid = laid or laid_out(kernel, stride, groups, x.shape[1] * x.shape[2])
+        return _group_by_group(x, laid or [kernel], stride, pads)
 
     def anywhere(x, kernel, laid):
         return _dense(x, kernel, stride, pads, groups)

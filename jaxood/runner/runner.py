@@ -25,6 +25,7 @@ from jaxood.data.shares import own_share
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
 from jaxood.lanes import in_lanes, lanes
+from jaxood.models.backbone import Backbone
 from jaxood.models.layers import with_kernels_laid_out
 from jaxood.models.registry import LoadedModel
 from jaxood.parallel import data_mesh, free_bytes, replicate, rounded_up, shard
@@ -129,7 +130,14 @@ class Runner:
             rows = shard(rows, self.mesh)
             return _on_mesh(function, self._network, self.mesh, self._weights, rows, shared)
 
-        return in_lanes(call, tuple(rows), lanes(self.mesh, count))
+        return in_lanes(call, tuple(rows), self._lanes(count))
+
+    def _lanes(self, count: int) -> int:
+        """One for a model of the user's own: it may depend on the batch.
+
+        And XLA may compute its convolutions by Eigen, which is wrong in two programs at once.
+        """
+        return lanes(self.mesh, count) if isinstance(self.model.module, Backbone) else 1
 
     def step(self, extractors: Sequence[Extractor] = ()) -> ExtractionStep:
         model = self.model
@@ -164,12 +172,12 @@ class Runner:
 
     def _traced(self, extractors: Sequence[Extractor], size: int) -> Extracted:
         """The shapes that a step of so many images gives; of a part of them, where lanes are."""
-        size //= lanes(self.mesh, size)
+        size //= self._lanes(size)
         return _on_mesh.compiled().eval_shape(*self._arguments(self.step(extractors), size))
 
     def _step_bytes(self, step: ExtractionStep, size: int) -> int:
         """Of each device. The program is compiled, and kept by JAX for when it is run."""
-        parts = lanes(self.mesh, size)
+        parts = self._lanes(size)
         program = _on_mesh.compiled().lower(*self._arguments(step, size // parts)).compile()
         return parts * step_bytes(program, IN_FLIGHT)
 

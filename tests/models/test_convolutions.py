@@ -35,6 +35,9 @@ CASES = {
     "dense, of many channels": (64, 72, 3, 1, 1, 1),
     "few numbers in a window": (3, 8, 3, 1, 1, 1),
     "few numbers in a window, strided": (3, 8, 3, 2, 1, 1),
+    "patches of two": (6, 8, 2, 2, 0, 1),
+    "large stride": (6, 8, 5, 3, 1, 1),
+    "stride beyond the taps": (6, 8, 2, 3, 2, 1),
     "pointwise": (6, 8, 1, 1, 0, 1),
     "pointwise strided": (6, 8, 1, 2, 0, 1),
     "depthwise": (6, 6, 3, 1, 1, 6),
@@ -125,7 +128,7 @@ def test_gradients_of_a_convolution_are_torchs(case):
     def loss(x, kernel, laid=()):
         return jnp.sum(convolve(x, kernel, stride, padding, groups, laid=laid) ** 2)
 
-    laid = laid_out(kernel, stride, groups)
+    laid = [jnp.asarray(block) for block in laid_out(kernel, stride, groups)]
     found = *jax.grad(loss, (0, 1))(x, kernel), jax.grad(loss)(x, jnp.asarray(kernel), laid)
     for ours, tensor in zip(found, (*tensors, tensors[0]), strict=True):
         wanted = tensor.grad.numpy()
