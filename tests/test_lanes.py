@@ -1,12 +1,14 @@
 """A batch in two programs at once: the same rows, whatever else each gets."""
 
 import threading
+from dataclasses import replace
 from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import Mesh
 from untrained import untrained_digits
 
@@ -86,6 +88,29 @@ def test_features_are_those_of_one_program(model, one_device, monkeypatch):
     assert set(two.extras) == set(one.extras)
     for key, values in two.extras.items():
         np.testing.assert_allclose(values, one.extras[key], rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_of_the_users_own_is_one_program(model, one_device, monkeypatch):
+    """It sees the whole batch, on whose rows it may depend."""
+
+    class Centred(nnx.Module):
+        def __init__(self, network):
+            self.network = network
+
+        @property
+        def head(self):
+            return self.network.head
+
+        def __call__(self, images):
+            return self.network(images - images.mean(axis=0, keepdims=True))
+
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    own = replace(model, module=Centred(model.module))
+    found = Runner(own, one_device).extract(Arrays(pictures, None, "pictures"), batch_size=8)
+    images = model.preprocessing.normalise(jnp.asarray(pictures))
+    wanted = model.module(images - images.mean(axis=0, keepdims=True))
+    np.testing.assert_allclose(found.logits, wanted.logits, rtol=1e-4, atol=1e-5)
 
 
 def test_the_account_is_of_both_lanes(model, one_device, monkeypatch):
