@@ -24,10 +24,13 @@ def convolve(images, kernel):
     )
 
 
-def test_convolutions_are_not_left_to_ynnpack():
-    inputs = jnp.ones((1, 14, 14, 32)), jnp.ones((3, 3, 32, 32))
-    text = compiling.jit(convolve).compiled().lower(*inputs).compile().as_text()
-    assert "convolution(" in text and "__ynn_fusion" not in text
+def test_convolutions_are_ynnpacks_and_reductions_are_not():
+    """Eigen's convolutions change what they give beside another program."""
+    images, kernel = jnp.ones((1, 64, 64, 32)), jnp.ones((3, 3, 32, 32))
+    text = compiling.jit(convolve).compiled().lower(images, kernel).compile().as_text()
+    assert text.count("__ynn_fusion") == 1
+    largest = compiling.jit(partial(jnp.max, axis=1))
+    assert "__ynn_fusion" not in largest.compiled().lower(images).compile().as_text()
 
 
 def test_a_compiler_that_does_not_know_an_option_goes_without(monkeypatch):

@@ -1,6 +1,7 @@
 """Maps of single pixels against loops over torch's autograd in float64."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -141,9 +142,22 @@ def test_steps_over_the_batch_do_not_change_a_map(step, model, images, monkeypat
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
-def test_kernels_of_a_gradient_are_turned(model, images):
-    """In the program, and without another result; the stem lays out its own on a CPU."""
-    plain = jax.grad(lambda x: model(x).logits[:, 0].sum())
+def test_kernels_of_a_gradient_are_turned(images):
+    """In the program, and without another result; those of our networks turn their own."""
+    first, second = (
+        jnp.asarray(np.random.default_rng(size).standard_normal((3, 3, size, 4), np.float32))
+        for size in (3, 4)
+    )
+
+    layout = ("NHWC", "HWIO", "NHWC")
+    convolve = partial(jax.lax.conv_general_dilated, dimension_numbers=layout)
+
+    def score(x):
+        for kernel in (first, second):
+            x = jax.nn.relu(convolve(x, kernel, (1, 1), "SAME"))
+        return x.sum()
+
+    plain = jax.grad(score)
     turned = with_plain_kernels(plain)
     found, expected = turned(jnp.asarray(images)), plain(jnp.asarray(images))
     np.testing.assert_allclose(found, expected, atol=1e-6 * jnp.abs(expected).max())
@@ -153,7 +167,7 @@ def test_kernels_of_a_gradient_are_turned(model, images):
         found = [e for e in equations if e.primitive.name == "conv_general_dilated"]
         return [e.params["dimension_numbers"].rhs_spec for e in found]
 
-    assert kernels(turned) == [(3, 2, 0, 1)] * 2
+    assert kernels(turned) == [(3, 2, 0, 1)] * 4
     assert kernels(plain) != kernels(turned)
 
 
