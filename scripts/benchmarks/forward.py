@@ -106,6 +106,7 @@ def compare(name: str, batch: int, repeats: int, compiled: bool, dtype: str) -> 
         "channels_last": lambda: last(inputs),
     }
     if compiled:
+        torch.compiler.reset()  # or a network of another size is compiled for any, and fails
         fused = torch.compile(last)
         calls["compiled"] = lambda: fused(inputs)
 
