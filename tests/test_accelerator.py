@@ -127,9 +127,10 @@ def test_curves_of_measures(digits):
             np.testing.assert_allclose(found.values(column)[method], values, atol=2e-3)
 
 
-@pytest.mark.parametrize("dtype, least", [("tensorfloat32", 0), ("bfloat16", 1e-4)])
-def test_shorter_arithmetic_is_close(dtype, least, digits):
-    """An H100 that may not try out (XLA's autotune level 0) is off by 1.3e-2 in TensorFloat32."""
+@pytest.mark.parametrize(
+    "dtype, least, most", [("tensorfloat32", 0, 5e-3), ("bfloat16", 1e-4, 3e-2)]
+)
+def test_shorter_arithmetic_is_close(dtype, least, most, digits):
     images = np.random.default_rng(5).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     short = jaxood.load_model("digits_cnn", dtype=dtype)
     rows = images, np.full(8, -1, np.int32)
@@ -138,4 +139,4 @@ def test_shorter_arithmetic_is_close(dtype, least, digits):
         for model in (short, digits)
     )
     error = np.abs(np.asarray(found) - np.asarray(expected)).max() / np.abs(expected).max()
-    assert least <= error < 3e-2
+    assert least <= error < most
