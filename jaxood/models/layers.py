@@ -54,8 +54,14 @@ def _dense(x, kernel, stride, pads, groups=1):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _direct(x, kernel, stride, pads):
-    """`_dense` on a CPU."""
-    return _dense(x, kernel, stride, pads)
+    """A convolution on a CPU: of few numbers, as of an image's channels, by a matrix product."""
+    if math.prod(kernel.shape[:3]) > FEW:
+        return _dense(x, kernel, stride, pads)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    windows = jnp.concatenate([part for _, _, part in _windows(x, kernel, stride)], axis=-1)
+    flat = windows.reshape(-1, windows.shape[-1])
+    found = jnp.matmul(flat, kernel.reshape(flat.shape[1], -1), precision="highest")
+    return found.reshape(*windows.shape[:3], -1)
 
 
 def _direct_forward(x, kernel, stride, pads):
@@ -76,8 +82,8 @@ def _to_inputs(x, kernel, slope, stride, pads):
     """The gradient of a convolution: one of slopes, with zeros between them where it has strides.
 
     Nothing is multiplied by these: as many convolutions as there are places between two slopes,
-    each of the taps that meet slopes there. XLA leaves one with zeros to Eigen, which does not do
-    beside another program, and is slow in a loop where it has to turn the kernel.
+    each of the taps that meet slopes there. XLA leaves one with zeros to Eigen, which is wrong
+    beside another program, and slow in a loop where the kernel has to be turned.
     """
     zero, fewer = jnp.zeros((), slope.dtype), (max(0, stride - size) for size in kernel.shape[:2])
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -195,30 +201,6 @@ def _in_bands(x, kernel, stride, pads):
     return found.reshape(len(x), height, *found.shape[3:])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _patches(x, kernel, stride, pads):
-    """Windows side by side, times a matrix: for the few channels of an image."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    windows = jnp.concatenate([part for _, _, part in _windows(x, kernel, stride)], axis=-1)
-    flat = windows.reshape(-1, windows.shape[-1])
-    found = jnp.matmul(flat, kernel.reshape(flat.shape[1], -1), precision="highest")
-    return found.reshape(*windows.shape[:3], -1)
-
-
-def _patches_forward(x, kernel, stride, pads):
-    return _patches(x, kernel, stride, pads), (x, kernel)
-
-
-def _patches_backward(stride, pads, kept, slope):
-    """That of the kernel, which nothing here asks for, is JAX's."""
-    x, kernel = kept
-    _, backward = jax.vjp(lambda kernel: _dense(x, kernel, stride, pads), kernel)
-    return _to_inputs(x, kernel, slope, stride, pads), *backward(slope)
-
-
-_patches.defvjp(_patches_forward, _patches_backward)
-
-
 def laid_out(
     kernel: Float[AnyArray, "kh kw i o"], stride: int, groups: int, positions: int | None = None
 ) -> list[Float[AnyArray, "..."]]:
@@ -277,8 +259,6 @@ def convolve(
         return _pointwise(x, kernel, stride)
 
     def cpu(x, kernel, laid):
-        if groups == 1 and math.prod(kernel.shape[:3]) <= FEW:
-            return _patches(x, kernel, stride, pads)
         if kernel.shape[2] == 1 and kernel.shape[3] == groups:
             return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
         laid = laid or laid_out(kernel, stride, groups, x.shape[1] * x.shape[2])
