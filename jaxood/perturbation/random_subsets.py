@@ -89,7 +89,8 @@ class SubsetCorrelation(RowMeasure):
         sums = np.empty((self.subsets, len(sizes)))
         ordered = np.empty_like(relevance)
         for i in range(self.subsets):
-            ordered[scene.permutation(regions, self.draw, i)] = relevance
+            ranks = scene.tables[scene.random_ranks(regions, self.draw, i)]
+            ordered[regions.firsts(ranks).astype(int)] = relevance
             sums[i] = np.cumsum(ordered)[sizes - 1]
         return [pearson(*columns) for columns in zip(sums.T, falls.T, strict=True)]
 

@@ -38,6 +38,10 @@ class Regions:
         """The sum of a map over each square."""
         return np.bincount(self.labels.ravel(), map.ravel().astype(np.float64))
 
+    def firsts(self, pixels: Float[np.ndarray, "h w"]) -> Float[np.ndarray, " f"]:
+        """The first pixel of each square."""
+        return pixels[:: self.side, :: self.side].ravel()
+
 
 def regions_of(size: tuple[int, int], patch: int | None) -> Regions:
     """A grid of squares of `patch` pixels; None: fourteen along the longer side.

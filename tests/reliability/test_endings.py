@@ -136,12 +136,17 @@ def test_what_cannot_be_written_ends_every_command(run, cache, tmp_path, command
     assert not any(Path(line).name in (*RESULTS, "d") for line in left), error
 
 
+def first_set_stored(output):
+    """Whether its files are written and open, and those of the next set are not begun."""
+    return any(path.stat().st_size for path in output.glob("features/*/*/chunks.jsonl"))
+
+
 @pytest.mark.long
 def test_what_goes_while_a_run_is_on(run, tmp_path):
     output, moved = tmp_path / "out", run.foreign.with_name("moved")
     shutil.copytree(run.foreign, moved)
     process = run(output, "--ood-dir", f"moved={moved}", "--method", "msp")
-    while not (output / "features").exists() and process.poll() is None:
+    while not first_set_stored(output) and process.poll() is None:
         time.sleep(0.05)
     shutil.rmtree(output)
     for image in sorted(moved.iterdir())[200:]:
