@@ -9,6 +9,7 @@ pause takes longer. The ratio is the time of torch's best to this package's: abo
 """
 
 import copy
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +168,10 @@ def run(args) -> dict:
     asked = known if args.arch == ["all"] else args.arch
     names = [choose("arch", name, ARCHITECTURES) for name in asked]
     given = args.batch_size, args.repeats, args.compiled, args.dtype
-    figures = {name: compare(name, *given) for name in names}
+    figures = {}
+    for name in names:
+        figures[name] = compare(name, *given)
+        print(name, figures[name], file=sys.stderr, flush=True)
     settings = {"batch": args.batch_size, "dtype": args.dtype}
     machine = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
     return figures | settings | machine
