@@ -26,7 +26,7 @@ from jaxood.files import file_name, fingerprint, make_folder, write_whole
 from jaxood.runner.columns import Arrays, Chunk, end_of, row_count
 from jaxood.runner.features import Skipped
 
-FORMAT = "jaxood features 4"
+FORMAT = "jaxood features 5"
 CHUNKS = "chunks.jsonl"
 
 
