@@ -69,6 +69,7 @@ class Backbone(nnx.Module):
       block_ends: the last stage of each part of the network that works at one resolution, or of
         each quarter where all of it does: what methods over several layers read. All stages where
         nothing else is said.
+      together: images that a CPU takes at once, beside those whose large maps stay in its cache.
       products: JAX's precision of the stages' convolutions and matrix products; see `Arithmetic`.
     """
 
@@ -79,6 +80,7 @@ class Backbone(nnx.Module):
         cam_layer: str | None = None,
         pooling: Pooling = "mean",
         block_ends: Sequence[str] = (),
+        together: int = 2,
     ):
         self.stage_names = tuple(stages)  # nnx.Dict forgets the order when it is merged
         self.stages = nnx.Dict(stages)
@@ -86,6 +88,7 @@ class Backbone(nnx.Module):
         self.cam_layer = cam_layer or self.stage_names[-1]
         self.pooling = pooling
         self.block_ends = tuple(block_ends) or self.stage_names
+        self.together = together
         self.products = "highest"
 
     @property

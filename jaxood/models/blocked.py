@@ -4,8 +4,9 @@ A batch of 16 at 224 x 224 leaves 50 MB behind after each of the first layers, w
 memory, page by page, and comes back. The first stages, of large maps and few weights, take one
 image at a time; the others, of small maps and many weights, four, which read the weights once.
 Beside two images a step throughout MobileNetV2 takes 0.86 of the time, ResNet-50 0.93, Swin-T 0.96,
-ViT-B/16, which has no maps, as long (two cores, two programs at once: `jaxood.lanes`). An
-accelerator has the bandwidth, and wants the whole batch.
+ViT-B/16, which has no maps, as long (two cores, two programs at once: `jaxood.lanes`). A network
+may say otherwise (`Backbone.together`). An accelerator has the bandwidth, and wants the whole
+batch.
 """
 
 import math
@@ -21,7 +22,6 @@ from jaxood.context import LayerExtractor, Model, as_map, layers_of
 from jaxood.models.backbone import Backbone
 from jaxood.outputs import ModelOutputs
 
-IMAGES = 2  # of those that stay in the cache at large maps
 LARGE = 28 * 28  # places of a map, each of which has all channels
 
 Tree = TypeVar("Tree")
@@ -59,7 +59,7 @@ def stepwise(
     """
     if not isinstance(model, Backbone):
         return function(*rows)
-    return in_steps(function, rows, IMAGES * images_a_step(*size))
+    return in_steps(function, rows, model.together * images_a_step(*size))
 
 
 def _large(model: Backbone, images: Array) -> int:

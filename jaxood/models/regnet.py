@@ -13,6 +13,7 @@ from jaxood.models.backbone import Backbone, LinearClassifier
 from jaxood.models.layers import Conv, SqueezeExcite, relu, with_shortcut
 
 STEM_WIDTH = 32
+TOGETHER = 4  # 400MF to 1.6GF take 0.95 to 0.97 of the time, for their many small operations
 
 
 @dataclass(frozen=True)
@@ -65,4 +66,5 @@ def regnet(design: Design, num_classes: int = 1000) -> Backbone:
         f"trunk_output.block{group}.block{group}-{depth - 1}"
         for group, depth in enumerate(design.depths, 1)
     ]
-    return Backbone(stages, LinearClassifier(inputs, num_classes), block_ends=ends)
+    classifier = LinearClassifier(inputs, num_classes)
+    return Backbone(stages, classifier, block_ends=ends, together=TOGETHER)
