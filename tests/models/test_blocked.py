@@ -46,8 +46,10 @@ def compiled(model, images, stages=()):
 
 @pytest.mark.cpu
 @pytest.mark.parametrize("n", [1, 7, 8, 16, 24])
-def test_steps_give_what_one_pass_gives(model, monkeypatch, n):
-    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
+@pytest.mark.parametrize("together", [2, 4])
+def test_steps_give_what_one_pass_gives(model, monkeypatch, n, together):
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 8 // together)
+    model.together = together
     images = noise(n)
     step, state = compiled(model, images)
     assert ("while" in step.as_text()) == (n not in (1, 8))
