@@ -1,11 +1,11 @@
 """What share of the machine's peak each compiled step reaches.
 
-Peaks are measured in the same run: XLA's float32 products of large matrices, which convolutions by
-another library may pass, and copying of an array that no cache holds. Arithmetic is counted in the
-program, before the compiler sees it: two for each multiplication of a product or convolution, loops
-as often as they run. Bytes are those that products and convolutions read and write, once each, all
-between them taken as free. A step cannot be faster than arithmetic over the one peak, nor, where
-that fits no cache, than bytes over the other.
+Peaks are measured in the same run: XLA's float32 products of large matrices, by the faster of the
+libraries that it has them from, and copying of an array that no cache holds. Arithmetic is counted
+in the program, before the compiler sees it: two for each multiplication of a product or
+convolution, loops as often as they run. Bytes are those that products and convolutions read and
+write, once each, all between them taken as free. A step cannot be faster than arithmetic over the
+one peak, nor, where that fits no cache, than bytes over the other.
 """
 
 import argparse
@@ -52,13 +52,16 @@ def gemm_peak() -> float:
     import jax
     import jax.numpy as jnp
 
+    from jaxood import compiling
+
     draw = np.random.default_rng(0).standard_normal
     left, right = (jnp.asarray(draw((GEMM, GEMM), np.float32)) for _ in range(2))
-    product = jax.jit(partial(jnp.matmul, precision="highest"))
-    np.testing.assert_allclose(
-        product(left, right)[:2], np.asarray(left[:2], float) @ np.asarray(right, float), atol=1e-2
-    )
-    return 2 * GEMM**3 / seconds(lambda: product(left, right).block_until_ready())
+    expected, taken = np.asarray(left[:2], float) @ np.asarray(right, float), []
+    for compiled in (jax.jit, compiling.jit):
+        product = compiled(partial(jnp.matmul, precision="highest"))
+        np.testing.assert_allclose(product(left, right)[:2], expected, atol=1e-2)
+        taken.append(seconds(lambda: product(left, right).block_until_ready()))  # noqa: B023
+    return 2 * GEMM**3 / min(taken)
 
 
 def copy_peak() -> float:
