@@ -69,7 +69,7 @@ class Backbone(nnx.Module):
       block_ends: the last stage of each part of the network that works at one resolution, or of
         each quarter where all of it does: what methods over several layers read. All stages where
         nothing else is said.
-      together: images that a CPU takes at once, beside those whose large maps stay in its cache.
+      together: how many times as many images a CPU takes at once as `images_a_step` says.
       products: JAX's precision of the stages' convolutions and matrix products; see `Arithmetic`.
     """
 

@@ -137,7 +137,7 @@ def test_what_cannot_be_written_ends_every_command(run, cache, tmp_path, command
 
 
 def first_set_stored(output):
-    """Whether its files are written and open, and those of the next set are not begun."""
+    """Whether rows of it are written: its files are open then."""
     return any(path.stat().st_size for path in output.glob("features/*/*/chunks.jsonl"))
 
 
