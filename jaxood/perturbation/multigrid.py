@@ -7,7 +7,7 @@ On the finest grid every removed pixel i obeys
 (Rong et al., ICML 2022), x_j given where j is kept. With f = 1 on removed pixels, 0 on kept ones,
 S the weighted sum over neighbours, and s_i the weight of i's links to kept pixels, that is
 
-    (A x)_i = (s_i + f_i (S f)_i) x_i - f_i (S f x)_i
+    (A x)_i = d_i x_i - f_i (S f x)_i,  d_i = s_i + f_i (S f)_i
 
 Every coarser grid has the same form, without a matrix: a cell joins 2 x 2, f^2 is the share of
 removed pixels in it, s is SCREENING times the sum of its parts' s. Links keep their weights,
@@ -16,10 +16,16 @@ spacing; a plain Galerkin product would make them twice as stiff at each level (
 Computing 1995, corrects that afterwards). Corrections are interpolated linearly along both axes,
 residuals restricted by the transpose.
 
-Coarse grids go by V-cycles with one damped Jacobi sweep before and one after the correction. On
-the finest grid, the dear one, a Jacobi step and the correction are added, both of the same
-residual (Bramble, Pasciak, Xu, Math. Comp. 1990): no stencil there, for few more iterations. The
-whole is symmetric and positive, as conjugate gradients need (Tatebe 1993).
+Coarse grids go by V-cycles with one Jacobi sweep before and one after the correction, computed of
+f x and b / f, whose matrix d / f^2 - S multiplies by nothing at its neighbours. A sweep shrinks to
+a third what the next grid does not see, without damping: S multiplies waves of four cells and
+less by -1/3 to 1/3. On the finest grid, the dear one, a Jacobi step and the correction are added,
+both of the same residual (Bramble, Pasciak, Xu, Math. Comp. 1990): no stencil there, for few more
+iterations. The whole is symmetric and positive, as conjugate gradients need (Tatebe 1993).
+
+What XLA's CPU backend computes one after another is a `Run` of a stage each. It computes several
+numbers at once where they lie side by side. So the finest grid holds its even columns and its odd
+ones apart, and what a stencil reads has a border, laid by the stage that writes it.
 """
 
 from collections.abc import Callable
@@ -28,66 +34,161 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-DAMPING = 0.85
 SCREENING = 0.8  # near a straight edge s would halve with each level, at lone pixels it would stay
-COARSEST = 8  # cells of the longer side at which there is no coarser grid
-COARSEST_SWEEPS = 16
+BORDER = 8  # columns of zeros beside a field: rows begin where a vector does
 
 # Channels between rows and columns: XLA's CPU backend gives each core a part of the first axis.
-Field = Float[Array, "h c w"]
-Coarse = Float[Array, "h2 c w2"]  # of the next grid
-Fields = Float[Array, "_ _ _"]  # of one channel or of all, of any grid
-Stage = Callable[..., Fields]
-Run = Callable[..., Fields]  # a stage and its arguments; `separate` or `together`
+# Masks have no axis for them: XLA finds no one place in memory for an axis of length 1, and copies.
+Fine = Float[Array, "_ c 2 _"]  # rows, channels, even and odd columns of the finest grid
+FineMask = Float[Array, "_ 2 _"]
+Coarse = Float[Array, "_ c _"]
+CoarseMask = Float[Array, "_ _"]
+Bordered = Float[Array, "..."]
+Stage = Callable[..., Array]
+Run = Callable[..., Array]  # a stage and its arguments; `separate` or `together`
+
+
+class Finest(NamedTuple):
+    """The grid of pixels; `inverse` is 1 / diagonal, and 0 where nothing is removed."""
+
+    removed: FineMask
+    diagonal: FineMask
+    inverse: FineMask
 
 
 class Level(NamedTuple):
-    """One grid; `relaxation` is the damping over the diagonal, 0 where nothing is removed."""
+    """A coarser grid; `inverse` is 1 / f, `relaxation` f^2 / d, both 0 where f is."""
 
-    f: Float[Array, "h 1 w"]
-    diagonal: Float[Array, "h 1 w"]
-    relaxation: Float[Array, "h 1 w"]
+    f: CoarseMask
+    inverse: CoarseMask
+    relaxation: CoarseMask
 
 
-def neighbour_sum(x: Field) -> Field:
-    """S: 1/6 of each edge neighbour and 1/12 of each corner neighbour, nothing from outside."""
-    height, _, width = x.shape
-    padded = jnp.pad(x, ((1, 1), (0, 0), (1, 1)))
+def together(stage: Stage, *fields: Array) -> Array:
+    """`stage(*fields)`, for accelerators."""
+    return stage(*fields)
 
-    def at(row, column):
-        return padded[row : row + height, :, column : column + width]
 
-    edges = at(0, 1) + at(1, 0) + at(1, 2) + at(2, 1)
-    corners = at(0, 0) + at(0, 2) + at(2, 0) + at(2, 2)
+def separate(image: Float[Array, "h w c"]) -> Run:
+    """A `Run` for XLA's CPU backend, which computes a stage once.
+
+    That backend fuses a stencil into the next one by computing it anew for every neighbour, so a
+    chain of stencils costs ninefold at each link; `lax.optimization_barrier` does not stop it. It
+    does not fuse across a conditional: the condition here holds for every finite
+    image.
+    """
+    always = image[0, 0, 0] > -jnp.inf
+
+    def run(stage, *fields):
+        shape = jax.eval_shape(stage, *fields)
+        return lax.cond(
+            always, stage, lambda *_: jnp.full(shape.shape, jnp.nan, shape.dtype), *fields
+        )
+
+    return run
+
+
+def split(image: Float[Array, "h w c"], mode: str = "constant") -> Fine:
+    """The layout of the finest grid; `mode` is of `jnp.pad`, for an odd number of columns."""
+    image = jnp.pad(image, ((0, 0), (0, image.shape[1] % 2), (0, 0)), mode=mode)
+
+    # Not transposed: XLA's CPU backend would keep the old order of numbers, and copy at each use.
+    def channel(i):
+        return jnp.stack([image[:, ::2, i], image[:, 1::2, i]], axis=1)
+
+    return jnp.stack([channel(i) for i in range(image.shape[2])], axis=1)
+
+
+def joined(x: Fine, width: int) -> Float[Array, "h w c"]:
+    """The opposite of `split`."""
+    channels = range(x.shape[1])
+    halves = [jnp.stack([x[:, channel, half] for channel in channels], axis=2) for half in (0, 1)]
+    return jnp.stack(halves, axis=2).reshape(len(x), -1, len(channels))[:, :width]
+
+
+def bordered(x: Array, mode: str = "constant") -> Bordered:
+    """Zeros around a field, for what looks at neighbours; or what `mode` of `jnp.pad` says."""
+    return jnp.pad(x, ((1, 1), *((0, 0),) * (x.ndim - 2), (BORDER, BORDER)), mode=mode)
+
+
+def inner(x: Bordered) -> Array:
+    return x[1:-1, ..., BORDER:-BORDER]
+
+
+def _at(x: Bordered, down: int, right: int) -> Array:
+    rows, columns = slice(1 + down, len(x) - 1 + down), BORDER + right
+    return x[rows, ..., columns : columns + x.shape[-1] - 2 * BORDER]
+
+
+def _weighted(own, left, right):
+    """Of the columns themselves and those beside them, each given a number of rows further down."""
+    edges = own(-1) + own(1) + left(0) + right(0)
+    corners = left(-1) + left(1) + right(-1) + right(1)
     return edges * (1 / 6) + corners * (1 / 12)
 
 
-def product(level: Level, x: Field) -> Field:
-    """A x."""
-    return level.diagonal * x - level.f * neighbour_sum(level.f * x)
+def neighbour_sum(x: Bordered) -> Fine | Coarse:
+    """S: 1/6 of each edge neighbour and 1/12 of each corner neighbour, nothing from outside."""
+
+    def column(x, right):
+        return lambda down: _at(x, down, right)
+
+    if x.ndim == 3:
+        return _weighted(column(x, 0), column(x, -1), column(x, 1))
+    even, odd = x[:, :, 0], x[:, :, 1]
+    sums = (
+        _weighted(column(even, 0), column(odd, -1), column(odd, 0)),
+        _weighted(column(odd, 0), column(even, 0), column(even, 1)),
+    )
+    return jnp.stack(sums, axis=2)
 
 
-def _pool(x: Field) -> Coarse:
+def product(level: Finest, x: Bordered) -> Fine:
+    """A x, of an x that is 0 on kept pixels."""
+    own = level.diagonal[:, None] * inner(x)
+    return own - level.removed[:, None] * neighbour_sum(x)
+
+
+def pool(x: Fine | Coarse) -> Coarse:
     """Sums of 2 x 2; an odd last row or column is joined with nothing."""
-    x = jnp.pad(x, ((0, x.shape[0] % 2), (0, 0), (0, x.shape[2] % 2)))
-    return (x[::2, :, ::2] + x[1::2, :, ::2]) + (x[::2, :, 1::2] + x[1::2, :, 1::2])
+    x = jnp.pad(x, ((0, len(x) % 2), *((0, 0),) * (x.ndim - 1)))
+    rows = x[::2] + x[1::2]
+    if rows.ndim == 4:
+        return rows[:, :, 0] + rows[:, :, 1]
+    rows = jnp.pad(rows, ((0, 0), (0, 0), (0, rows.shape[2] % 2)))
+    return rows[..., ::2] + rows[..., 1::2]
 
 
-def _finer(x: Fields, axis: int, size: int) -> Fields:
-    """Linear interpolation to `size` cells half as long; constant beyond the outermost centres."""
-    part = partial(lax.slice_in_dim, x, axis=axis)
-    before = jnp.concatenate([part(0, 1), part(0, -1)], axis)
-    after = jnp.concatenate([part(1, None), part(-1, None)], axis)
-    halves = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
-    shape = (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
-    return lax.slice_in_dim(halves.reshape(shape), 0, size, axis=axis)
+def pool_mask(x: FineMask | CoarseMask) -> CoarseMask:
+    return pool(x[:, None])[:, 0]
 
 
-def _coarser(x: Fields, axis: int) -> Fields:
-    """The transpose of `_finer`."""
+def _finer(x: Coarse, axis: int, size: int) -> Coarse:
+    """Linear interpolation to `size` cells half as long, between x's outermost cells."""
+    count = x.shape[axis] - 2
+    before, own, after = (lax.slice_in_dim(x, i, i + count, axis=axis) for i in range(3))
+    halves = jnp.stack([0.75 * own + 0.25 * before, 0.75 * own + 0.25 * after], axis + 1)
+    whole = halves.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    return lax.slice_in_dim(whole, 0, size, axis=axis)
+
+
+def _finest(x: Bordered, height: int) -> Fine:
+    """Linear interpolation of the second grid along both axes."""
+
+    def quarter(down, right):
+        beside = _at(x, down, 0) + _at(x, 0, right)
+        return 0.5625 * _at(x, 0, 0) + 0.1875 * beside + 0.0625 * _at(x, down, right)
+
+    halves = [jnp.stack([quarter(down, right) for right in (-1, 1)], 2) for down in (-1, 1)]
+    return jnp.stack(halves, axis=1).reshape(-1, *halves[0].shape[1:])[:height]
+
+
+def _coarser(x: Fine | Coarse, axis: int) -> Fine | Coarse:
+    """The transpose of `_finer`, without the zeros."""
     x = jnp.pad(x, [(0, size % 2 if i == axis else 0) for i, size in enumerate(x.shape)])
     part = partial(lax.slice_in_dim, axis=axis)
     even, odd = part(x, 0, None, 2), part(x, 1, None, 2)
@@ -96,99 +197,156 @@ def _coarser(x: Fields, axis: int) -> Fields:
     return 0.75 * (even + odd) + 0.25 * (before + after)
 
 
-def separate(stage: Stage, first: Fields, *others: Fields) -> Fields:
-    """`stage(first, *others)`, computed once, for XLA's CPU backend.
-
-    That backend fuses a stencil into the next one by computing it anew for every neighbour, so a
-    chain of stencils costs ninefold at each link; `lax.optimization_barrier` does not stop it. It
-    does not fuse across a conditional: the condition here holds for every finite field.
-    """
-    shape = jax.eval_shape(stage, first, *others)
-    return lax.cond(
-        first[0, 0, 0] > -jnp.inf,
-        stage,
-        lambda *_: jnp.full(shape.shape, jnp.nan, shape.dtype),
-        first,
-        *others,
-    )
+def _coarser_columns(x: Fine) -> Coarse:
+    """The same for columns of the finest grid."""
+    even, odd = x[:, :, 0], x[:, :, 1]
+    ends = np.zeros((2, 1, 1, x.shape[3]), np.float32)
+    ends[0, ..., 0] = ends[1, ..., -1] = 0.25
+    before = jnp.pad(odd, ((0, 0), (0, 0), (1, 0)))[..., :-1]
+    after = jnp.pad(even, ((0, 0), (0, 0), (0, 1)))[..., 1:]
+    return (0.75 + ends[0]) * even + (0.75 + ends[1]) * odd + 0.25 * (before + after)
 
 
-def together(stage: Stage, *fields: Fields) -> Fields:
-    """`stage(*fields)`, for the other backends."""
-    return stage(*fields)
+def _inverse(x: Array) -> Array:
+    some = x > 1e-6
+    return jnp.where(some, 1.0 / jnp.where(some, x, 1.0), 0.0)
 
 
-def hierarchy(removed: Float[Array, "h 1 w"], run: Run = together) -> list[Level]:
-    """The grids from fine to coarse, for a mask of ones and zeros; `run` as in `v_cycle`."""
-    f = share = removed
-    s = run(lambda removed: removed * neighbour_sum(1 - removed), removed)
-    levels = []
+def _neighbours(size: int) -> np.ndarray:
+    """What 1, 2, 1 add up to along a line of so many cells."""
+    return np.convolve(np.ones(size, np.float32), [1, 2, 1])[1:-1]
+
+
+def split_mask(mask: Float[Array, "h w"]) -> FineMask:
+    return split(mask[..., None])[:, 0]
+
+
+def hierarchy(
+    removed: Float[Array, "h w"], run: Run = together
+) -> tuple[FineMask, Finest, list[Level]]:
+    """Kept pixels, and the grids, coarse ones from fine to coarse, for a mask of ones and zeros."""
+    height, width = removed.shape
+    kept = run(lambda removed: split_mask(1 - removed), removed)
+    removed = run(split_mask, removed)
+    # S of ones: the whole 3 x 3 but what is in the middle, (1, 2, 1) x (1, 2, 1) / 12 - 4 / 12.
+    columns = split_mask(jnp.asarray(_neighbours(width))[None])
+    diagonal = removed * ((_neighbours(height)[:, None, None] * columns - 4) / 12)
+    finest = Finest(removed, diagonal, _inverse(diagonal))
+
+    def kept_links(removed, kept):
+        return pool(removed[:, None] * neighbour_sum(kept))[:, 0]
+
+    def links(f):
+        return f * neighbour_sum(bordered(f[:, None]))[:, 0]
+
+    share = run(pool_mask, removed) / 4
+    s = SCREENING * run(kept_links, removed, run(lambda kept: bordered(kept[:, None]), kept))
+    levels: list[Level] = []
     while True:
-        diagonal = run(lambda f, s: s + f * neighbour_sum(f), f, s)
-        some = diagonal > 1e-6
-        relaxation = jnp.where(some, DAMPING / jnp.where(some, diagonal, 1.0), 0.0)
-        levels.append(Level(f, diagonal, relaxation))
-        if max(f.shape) <= COARSEST:
-            return levels
-        share, s = _pool(share) / 4, SCREENING * _pool(s)
         f = jnp.sqrt(share)
+        levels.append(Level(f, _inverse(f), share * _inverse(s + run(links, f))))
+        if f.shape == (1, 1):
+            return kept, finest, levels
+        share, s = pool_mask(share) / 4, SCREENING * pool_mask(s)
 
 
-def _residual(x, b, *level):
-    return jnp.where(level[0] > 0, b - product(Level(*level), x), 0.0)
+def _first_sweep(b, relaxation):
+    """From x = 0."""
+    return bordered(relaxation[:, None] * b)
 
 
-def _sweep(x, b, *level):
-    return x + Level(*level).relaxation * (b - product(Level(*level), x))
+def _residual(x, f):
+    """f (b - A x) of such an x: d x is b."""
+    return f[:, None] * neighbour_sum(x)
 
 
-def _restricted(r: Field, run: Run) -> Coarse:
-    return run(partial(_coarser, axis=2), run(partial(_coarser, axis=0), r))
+def _sweep(x, b, relaxation):
+    return relaxation[:, None] * (b + neighbour_sum(x))
 
 
-def _interpolated(stage: Stage, coarse: Coarse, fine: Field, *others: Fields, run: Run) -> Field:
-    """`stage(x, fine, *others)`, x interpolated between the cells of `coarse`."""
-    columns = run(partial(_finer, axis=2, size=fine.shape[2]), coarse)
-    rows = partial(_finer, axis=0, size=fine.shape[0])
-    return run(lambda columns, *fields: stage(rows(columns), *fields), columns, fine, *others)
+def _finer_columns(x, size):
+    return _finer(jnp.pad(x, ((1, 1), (0, 0), (1, 1)), mode="edge"), 2, size)
 
 
-def _relaxed_and_corrected(correction, b, f, _, relaxation):
-    return relaxation * b + jnp.where(f > 0, correction, 0.0)
+def _corrected(columns, x, f):
+    return x + bordered(f[:, None] * _finer(columns, 0, len(f)))
 
 
-def _with_sweeps(levels: list[Level], b: Field, run: Run) -> Field:
-    """The cycle of the coarse grids; many sweeps on the last."""
-    level, coarser = levels[0], levels[1:]
+def _cycle(levels: list[Level], b: Coarse, run: Run) -> Coarse:
+    """An approximate solution of A x = f b; exact on the last grid, which is one cell."""
+    (f, inverse, relaxation), coarser = levels[0], levels[1:]
     if not coarser:
-        x = level.relaxation * b
-        return lax.fori_loop(1, COARSEST_SWEEPS, lambda _, x: _sweep(x, b, *level), x)
-    x = run(jnp.multiply, b, level.relaxation)
-    correction = _with_sweeps(coarser, _restricted(run(_residual, x, b, *level), run), run)
-    x = _interpolated(_relaxed_and_corrected, correction, b, *level, run=run)
-    return run(_sweep, x, b, *level)
+        return (inverse * relaxation)[:, None] * b
+
+    def restricted(rows, inverse):
+        return inverse[:, None] * _coarser(rows, 2)
+
+    def swept(inverse, *x):
+        return inverse[:, None] * _sweep(*x)
+
+    x = run(_first_sweep, b, relaxation)
+    rows = run(partial(_coarser, axis=0), run(_residual, x, f))
+    below = run(restricted, rows, coarser[0].inverse)
+    columns = run(partial(_finer_columns, size=b.shape[2]), _cycle(coarser, below, run))
+    return run(swept, inverse, run(_corrected, columns, x, f), b, relaxation)
 
 
-def v_cycle(levels: list[Level], b: Field, run: Run) -> Field:
-    """An approximate solution of A x = b; linear, symmetric and positive in b.
+def v_cycle(levels: list[Level], r: Fine, run: Run) -> tuple[Coarse, Coarse]:
+    """The residual r on the second grid, over f, and an approximate solution of A x = r there."""
 
-    Args:
-      run: `separate` on a CPU, `together` elsewhere.
-    """
-    if len(levels) == 1:
-        return _with_sweeps(levels, b, run)
-    correction = _with_sweeps(levels[1:], _restricted(b, run), run)
-    return _interpolated(_relaxed_and_corrected, correction, b, *levels[0], run=run)
+    def restricted(rows, inverse):
+        return inverse[:, None] * _coarser_columns(rows)
+
+    rows = run(partial(_coarser, axis=0), r)
+    b = run(restricted, rows, levels[0].inverse)
+    return b, _cycle(levels, b, run)
 
 
-def fill(y: Field, kept: Float[Array, "h _ w"], run: Run) -> Field:
+def preconditioned(level: Finest, r: Fine, correction: Coarse, run: Run) -> Bordered:
+    """z, an approximate solution of A x = r; linear, symmetric and positive in r."""
+
+    def stage(correction, r, removed, inverse):
+        own = inverse[:, None] * r
+        return bordered(own + removed[:, None] * _finest(correction, len(r)))
+
+    correction = run(partial(bordered, mode="edge"), correction)
+    return run(stage, correction, r, level.removed, level.inverse)
+
+
+def _filled(total: Coarse, count: CoarseMask, run: Run) -> Coarse:
+    mean, known = total / jnp.maximum(count, 1.0)[:, None], jnp.minimum(count, 1.0)
+    height, _, width = mean.shape
+    if height == width == 1:
+        return mean
+
+    def pulled(x, known):
+        return pool(known[:, None] * x)
+
+    def pushed(columns, x, known):
+        return jnp.where(known[:, None] > 0, x, _finer(columns, 0, height))
+
+    coarse = _filled(run(pulled, mean, known), run(pool_mask, known), run)
+    columns = run(partial(_finer_columns, size=width), coarse)
+    return run(pushed, columns, mean, known)
+
+
+def fill(y: Fine, kept: FineMask, run: Run) -> tuple[Fine, Float[Array, "1 c 1 1"]]:
     """y where `kept` is 1; elsewhere interpolated means of the kept pixels in larger cells.
 
     The pull-push of Gortler et al. (The Lumigraph, SIGGRAPH 1996): a cell in which none is kept
     takes its value from the next coarser grid.
+
+    Returns:
+      That, less the mean of kept pixels, and the mean.
     """
-    if y.shape[0] == y.shape[2] == 1:
-        return y
-    total, count = run(_pool, kept * y), run(_pool, kept)
-    coarse = fill(total / jnp.maximum(count, 1.0), jnp.minimum(count, 1.0), run)
-    return _interpolated(lambda x, y, kept: jnp.where(kept > 0, y, x), coarse, y, kept, run=run)
+
+    def pulled(y, kept):
+        return pool(kept[:, None] * y)
+
+    def pushed(coarse, y, kept, mean):
+        return jnp.where(kept[:, None] > 0, y, _finest(coarse, len(y))) - mean
+
+    total, count = run(pulled, y, kept), run(pool_mask, kept)
+    mean = jnp.sum(total, axis=(0, 2))[None, :, None, None] / jnp.sum(count)
+    coarse = run(partial(bordered, mode="edge"), _filled(total, count, run))
+    return run(pushed, coarse, y, kept, mean), mean

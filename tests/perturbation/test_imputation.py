@@ -132,18 +132,24 @@ def test_one_pixel_by_hand():
     np.testing.assert_allclose(filled[0, 0, 0, 0], (2 * 1 + 2 * 9 + 16) / 5, rtol=1e-5)
 
 
-def test_v_cycle_is_a_symmetric_positive_preconditioner():
-    removed = jnp.asarray(masks(11, 13)["smooth 0.5"], jnp.float32)[:, None]
-    levels = multigrid.hierarchy(removed)
-    assert len(levels) == 2
+@pytest.mark.parametrize("width", [13, 14])
+def test_v_cycle_is_a_symmetric_positive_preconditioner(width):
+    removed = masks(11, width)["smooth 0.5"]
+    _, finest, levels = multigrid.hierarchy(jnp.asarray(removed, jnp.float32))
+    assert len(levels) == 4
     pixels = np.flatnonzero(removed)
-    basis = jnp.eye(removed.size)[pixels].reshape(-1, 11, 1, 13)
+    basis = jnp.eye(removed.size)[pixels].reshape(-1, 11, width, 1)
 
     def matrix(operator):
-        return np.asarray(jax.vmap(operator)(basis)).reshape(len(pixels), -1)[:, pixels]
+        columns = jax.vmap(lambda x: multigrid.joined(operator(multigrid.split(x)), width))(basis)
+        return np.asarray(columns).reshape(len(pixels), -1)[:, pixels]
 
-    a = matrix(lambda x: multigrid.product(levels[0], x))
-    m = matrix(lambda x: multigrid.v_cycle(levels, x, multigrid.together))
+    def step(r):
+        _, correction = multigrid.v_cycle(levels, r, multigrid.together)
+        return multigrid.inner(multigrid.preconditioned(finest, r, correction, multigrid.together))
+
+    a = matrix(lambda x: multigrid.product(finest, multigrid.bordered(x)))
+    m = matrix(step)
     np.testing.assert_allclose(m, m.T, atol=1e-6)
     spectrum = np.sort(np.linalg.eigvals(m @ a).real)
     assert spectrum[0] > 0.3 and spectrum[-1] < 2.0  # conjugate gradients take few steps
@@ -168,7 +174,7 @@ def test_every_backend_computes_the_same():
     removed = jnp.asarray(wanted["smooth 0.5"])
     runs = [
         jax.jit(lambda run=run: _solve(image, removed, 1e-3, 60, run))()
-        for run in (multigrid.separate, multigrid.together)
+        for run in (multigrid.separate(image), multigrid.together)
     ]
     np.testing.assert_allclose(*(filled for filled, _, _ in runs), atol=1e-4)
     assert runs[0][1] == runs[1][1]
