@@ -8,8 +8,9 @@ each lane has a thread.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,22 +28,33 @@ def lanes(mesh: Mesh, count: int) -> int:
     return LANES if one_cpu and (os.cpu_count() or 1) > 1 and count % LANES == 0 else 1
 
 
-def in_lanes(call: Callable[[Rows], Tree], rows: Rows, parts: int) -> Tree:
-    """`call(rows)`, of so many rows at once as there are parts; does not wait for the result.
+@dataclass(frozen=True)
+class Parts(Generic[Rows]):
+    """Rows that are divided already: what is computed of them often is not copied each time."""
 
-    Args:
-      call: dispatches a compiled function; a row of its result is of the same row of `rows`.
-      rows: pytree of arrays of as many rows, a multiple of `parts`.
-    """
-    if parts == 1:
-        return call(rows)
+    rows: tuple[Rows, ...]
+
+
+def divided(rows: Rows, parts: int) -> Parts[Rows]:
+    """Pytree of arrays of as many rows, a multiple of `parts`, in as many parts."""
     size = len(jax.tree.leaves(rows)[0]) // parts
 
-    def part(first: int) -> Tree:
-        return call(jax.tree.map(lambda array: array[first : first + size], rows))
+    def part(first: int) -> Rows:
+        return jax.tree.map(lambda array: array[first : first + size], rows)
 
+    return Parts((rows,) if parts == 1 else tuple(part(lane * size) for lane in range(parts)))
+
+
+def in_lanes(call: Callable[[Rows], Tree], parts: Parts[Rows]) -> Tree:
+    """`call` of each part, all at once; does not wait for the result.
+
+    Args:
+      call: dispatches a compiled function; a row of its result is of the same row of its argument.
+    """
+    if len(parts.rows) == 1:
+        return call(parts.rows[0])
     # One dispatch after another: the first compiles for all.
-    found = [_thread(lane).submit(part, lane * size).result() for lane in range(parts)]
+    found = [_thread(lane).submit(call, part).result() for lane, part in enumerate(parts.rows)]
     return _joined(found)
 
 

@@ -16,7 +16,7 @@ from jaxood import lanes as module
 from jaxood.attribution.registry import attribution
 from jaxood.data.images import Arrays
 from jaxood.detectors.sfp import SpatialPurification
-from jaxood.lanes import in_lanes, lanes
+from jaxood.lanes import divided, in_lanes, lanes
 from jaxood.parallel import data_mesh
 from jaxood.runner.runner import Runner
 
@@ -54,7 +54,7 @@ def test_each_part_is_dispatched_by_a_thread_that_keeps_its_lane():
 
     rows = {"a": np.arange(6), "b": jax.random.split(jax.random.key(0), 6)}
     for _ in range(2):
-        found = in_lanes(call, rows, 2)
+        found = in_lanes(call, divided(rows, 2))
     assert [size for _, size in seen] == [3] * 4
     names = [name for name, _ in seen]
     assert names[:2] == names[2:] and len(set(names)) == 2
@@ -68,7 +68,7 @@ def test_an_error_of_a_lane_is_raised():
         raise ValueError(f"row {rows[0]}")
 
     with pytest.raises(ValueError, match="row 0"):
-        in_lanes(call, jnp.arange(4), 2)
+        in_lanes(call, divided(jnp.arange(4), 2))
 
 
 def test_features_are_those_of_one_program(model, one_device, monkeypatch):

@@ -15,7 +15,7 @@ from jaxood.detectors.contract import State, numbers_apart, restricted, row_coun
 from jaxood.detectors.method import Method, score_by
 from jaxood.errors import UsageError
 from jaxood.heads import Head, LinearHead
-from jaxood.lanes import in_lanes, lanes
+from jaxood.lanes import divided, in_lanes, lanes
 from jaxood.outputs import AnyArray, ModelOutputs
 from jaxood.parallel import data_mesh, replicate, rounded_up, shard
 from jaxood.processes import gathered_rows, gathered_values, share_of
@@ -121,7 +121,7 @@ def score_by_all(
             seen = restricted(rows, method.reads, tuple(method.extractors))
             try:
                 score = partial(_score_block, method, _rows_mesh(state, mesh), state, head)
-                scores[method].append(in_lanes(score, seen, lanes(mesh, block)))
+                scores[method].append(in_lanes(score, divided(seen, lanes(mesh, block))))
             except UsageError as error:
                 failures[method] = error
         for given in scores.values():  # waits: no more than two blocks are on the devices

@@ -26,7 +26,7 @@ from jaxood.context import Model
 from jaxood.errors import UsageError, choose, require
 from jaxood.models.blocked import forward
 from jaxood.models.registry import LoadedModel
-from jaxood.parallel import rounded_up, shard
+from jaxood.parallel import rounded_up
 from jaxood.perturbation.imputation import IMPUTATIONS, add_noise, draw_noise
 from jaxood.perturbation.measure import Better, Finding, Laboratory, Measure
 from jaxood.perturbation.removal import CONVENTIONS, removal_order
@@ -108,36 +108,51 @@ class Curves(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A batch on the device; see `Explained` and `removal_order`."""
+    """A batch on the device; see `Explained` and `removal_order`.
+
+    Attributes:
+      noise: of all values in a row, twice, so that it begins anywhere; none where none is added.
+    """
 
     images: Float[Array, "b h w 3"]
     ranks: Int[Array, "b h w"]
     counts: Int[Array, "b t"]
-    noise: Float[Array, "b h w 3"]
+    noise: Float[Array, "b n"]
     target: Int[Array, " b"]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def prepare(
-    settings: RoadSettings,
-    preprocessing: Preprocessing,
-    key: PRNGKeyArray,
-    images: UInt8[Array, "b h w 3"],
-    maps: Float[Array, "b h w"],
-    least_first: Bool[Array, " b"],
-    numbers: UInt32[Array, " b"],
-    target: Int[Array, " b"],
-) -> Rows:
+@dataclass(frozen=True)
+class Preparation:
     """Puts pixels in order; the values to impute are normalised or in [0, 1]."""
-    if settings.before_normalisation:
-        values = images.astype(jnp.float32) / 255
-    else:
-        values = preprocessing.normalise(images)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
-    ties, noise = (jax.vmap(lambda key: jax.random.fold_in(key, i))(keys) for i in (0, 1))  # noqa: B023
-    order = removal_order(maps, least_first, settings.fractions, settings.convention, ties)
-    drawn = draw_noise(values, noise) if settings.noise else jnp.zeros_like(values)
-    return Rows(values, *order, drawn, target)
+
+    settings: RoadSettings
+    preprocessing: Preprocessing
+
+    def __call__(
+        self,
+        model: Model | None,
+        images: UInt8[Array, "b h w 3"],
+        maps: Float[Array, "b h w"],
+        least_first: Bool[Array, " b"],
+        numbers: UInt32[Array, " b"],
+        target: Int[Array, " b"],
+        key: PRNGKeyArray,
+    ) -> Rows:
+        settings = self.settings
+        if settings.before_normalisation:
+            values = images.astype(jnp.float32) / 255
+        else:
+            values = self.preprocessing.normalise(images)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        ties, noise = (
+            jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)  # noqa: B023
+            for i in (0, 1)
+        )
+        order = removal_order(maps, least_first, settings.fractions, settings.convention, ties)
+        drawn = jnp.zeros((len(values), 0))
+        if settings.noise:
+            drawn = jnp.tile(draw_noise(values, noise).reshape(len(values), -1), (1, 2))
+        return Rows(values, *order, drawn, target)
 
 
 def perturb(settings: RoadSettings, rows: Rows, index: Int[Array, ""]):
@@ -148,9 +163,10 @@ def perturb(settings: RoadSettings, rows: Rows, index: Int[Array, ""]):
         return imputed.images, imputed
     # By the fraction, not its index among the others: the same noise whatever else is asked for.
     turns = np.round(np.asarray(settings.fractions) * 1e6) * GOLDEN % 1
-    flat = rows.noise.reshape(len(rows.noise), -1)
-    shifts = jnp.asarray(turns * flat.shape[1], jnp.int32)
-    noise = settings.noise * jnp.roll(flat, shifts[index], axis=1).reshape(rows.noise.shape)
+    count = rows.noise.shape[1] // 2
+    first = count - jnp.asarray(turns * count, jnp.int32)[index]
+    noise = jax.lax.dynamic_slice_in_dim(rows.noise, first, count, axis=1)
+    noise = settings.noise * noise.reshape(rows.images.shape)
     return add_noise(imputed.images, removed, noise), imputed
 
 
@@ -206,18 +222,19 @@ def road_curves(
     pairs = max(size // 2, 1)
     key = jax.random.key(seed)
     key = jax.random.fold_in(key, draw) if draw else key
-    prepared = partial(prepare, settings, model.preprocessing, key)
+    prepare = Preparation(settings, model.preprocessing)
     step = RoadStep(settings, model.preprocessing, model.array_type)
     explained = iter(explained)
     while items := list(islice(explained, pairs)):
         for item in items:
             require_map(item.id, item.image.shape[:2], item.method, item.map)
         filled = [items[min(i, len(items) - 1)] for i in range(pairs)]
-        rows = prepared(*shard(_in_both_orders(filled, size), runner.mesh))
+        rows = runner.run(prepare, _in_both_orders(filled, size), (key,))
         _require_kept(items, settings, jax.device_get(rows.counts))
+        parts = runner.divided((rows,))
         found = []
         for index in range(len(settings.fractions)):
-            found.append(runner.run(step, (rows,), (np.int32(index),)))
+            found.append(runner.run(step, parts, (np.int32(index),)))
             if len(found) > 1:  # one step in flight while the last one is waited for
                 jax.block_until_ready(found[-2])
                 progress(2 * len(items))
@@ -267,6 +284,7 @@ def _require_kept(items, settings: RoadSettings, counts: Int[np.ndarray, "b t"])
 
 
 _perturb = partial(jax.jit, static_argnums=0)(perturb)
+_prepared = partial(jax.jit, static_argnums=0)(lambda prepare, *rows: prepare(None, *rows))
 
 
 def perturbed_images(
@@ -274,7 +292,8 @@ def perturbed_images(
 ) -> UInt8[np.ndarray, "r t h w 3"]:
     """What the model saw, as pictures: MoRF and LeRF of each item, at every fraction."""
     key = jax.random.key(seed)
-    rows = prepare(settings, model.preprocessing, key, *_in_both_orders(items, 2 * len(items)))
+    prepare = Preparation(settings, model.preprocessing)
+    rows = _prepared(prepare, *_in_both_orders(items, 2 * len(items)), key)
     shown = []
     for index in range(len(settings.fractions)):
         images, _ = _perturb(settings, rows, np.int32(index))
@@ -298,7 +317,7 @@ class Road(Measure):
 
     name: ClassVar[str] = "road"
     paper: ClassVar[str] = "Rong et al., ICML 2022"
-    version: ClassVar[int] = 3  # the imputation stops earlier
+    version: ClassVar[int] = 4  # the imputation takes other steps
     columns: ClassVar[Mapping[str, Better]] = {"morf": "low", "lerf": "high"}
 
     steps: int = 50

@@ -24,7 +24,7 @@ from jaxood.data.images import Batch, ImageSet
 from jaxood.data.shares import own_share
 from jaxood.errors import UsageError, require
 from jaxood.files import file_name, fingerprint
-from jaxood.lanes import in_lanes, lanes
+from jaxood.lanes import Parts, divided, in_lanes, lanes
 from jaxood.models.backbone import Backbone
 from jaxood.models.layers import with_kernels_laid_out
 from jaxood.models.registry import LoadedModel
@@ -116,21 +116,28 @@ class Runner:
         require(holds, "batch_size", batch_size, f"1 to {MOST_ROWS} images")
         return rounded_up(max(min(batch_size, images), 1), self.mesh)
 
-    def run(self, function: Callable, rows: Sequence[Any], shared: Sequence[Any] = ()) -> Any:
+    def divided(self, rows: Sequence[Any]) -> Parts:
+        """`rows` for more than one `run`, laid out once."""
+        parts = divided(tuple(rows), self._lanes(len(jax.tree.leaves(rows)[0])))
+        return Parts(tuple(shard(part, self.mesh) for part in parts.rows))
+
+    def run(
+        self, function: Callable, rows: Sequence[Any] | Parts, shared: Sequence[Any] = ()
+    ) -> Any:
         """`function(model, *rows, *shared)`, compiled, over the mesh; results stay on the devices.
 
         Args:
           function: hashable by what it computes; a row of its result is of the same row of `rows`.
-          rows: pytrees of arrays, split along their first axis, which the mesh divides.
+          rows: pytrees of arrays, split along their first axis, which the mesh divides; or what
+            `divided` made of them.
           shared: pytrees of arrays that every device gets whole.
         """
-        shared, count = replicate(tuple(shared), self.mesh), len(jax.tree.leaves(rows)[0])
+        shared = replicate(tuple(shared), self.mesh)
 
         def call(rows):
-            rows = shard(rows, self.mesh)
             return _on_mesh(function, self._network, self.mesh, self._weights, rows, shared)
 
-        return in_lanes(call, tuple(rows), self._lanes(count))
+        return in_lanes(call, rows if isinstance(rows, Parts) else self.divided(rows))
 
     def _lanes(self, count: int) -> int:
         """One for a model of the user's own: it may depend on the batch.

@@ -95,6 +95,12 @@ def imputation(model, images, removed):
     return impute_linear(images, removed)
 
 
+def imputation_within(model, images, removed):
+    """The same where the images stay in the program, as a ROAD step has them."""
+    imputed = imputation(model, images, removed)
+    return imputed._replace(images=imputed.images[:, :1, :1])
+
+
 def run(args: argparse.Namespace) -> dict:
     import jax
     import jax.numpy as jnp
@@ -124,7 +130,6 @@ def run(args: argparse.Namespace) -> dict:
     images = shard(np.broadcast_to(image, (count, *image.shape)).copy(), mesh)
 
     def impute(part):
-        """As a ROAD step does it."""
         return runners[NETWORKS[0]].run(imputation, (images, part))
 
     found = [impute(part) for part in parts]
@@ -140,8 +145,10 @@ def run(args: argparse.Namespace) -> dict:
 
     batch = shard(rng.standard_normal((count, size, size, 3), np.float32), mesh)
 
-    def forward(runner):
-        return lambda: dispatched(lambda: runner.run(logits, (batch,)), IN_A_ROW)
+    def repeated(runner, what, *rows):
+        """Of rows that were laid out before, as ROAD's are for all fractions."""
+        rows = runner.divided(rows)
+        return lambda: dispatched(lambda: runner.run(what, rows), IN_A_ROW)
 
     settings = RoadSettings()
     item = Explained("photograph", photograph, 0, "smooth", np.asarray(maps[0]))
@@ -154,8 +161,8 @@ def run(args: argparse.Namespace) -> dict:
     taken = seconds(lambda: jax.block_until_ready([impute(part) for part in parts]), repeats=2)
     beside = seconds_in_turn(
         {
-            "impute": lambda: dispatched(lambda: impute(same), IN_A_ROW),
-            **{name: forward(runner) for name, runner in runners.items()},
+            "impute": repeated(runners[NETWORKS[0]], imputation_within, images, same),
+            **{name: repeated(runner, logits, batch) for name, runner in runners.items()},
             **{f"{name} curves": curves(runner) for name, runner in runners.items()},
         },
         repeats=3,

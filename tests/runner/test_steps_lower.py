@@ -15,11 +15,12 @@ from untrained import untrained_digits
 import jaxood
 from jaxood.attribution.registry import ATTRIBUTIONS
 from jaxood.detectors.registry import VIEWS
+from jaxood.lanes import Parts
 from jaxood.models.arithmetic import ARITHMETIC
 from jaxood.models.loading import abstract_model
 from jaxood.models.registry import ARCHITECTURES
 from jaxood.perturbation.imputation import IMPUTATIONS
-from jaxood.perturbation.road import RoadStep
+from jaxood.perturbation.road import Preparation, RoadStep
 from jaxood.perturbation.rows import RowStep
 from jaxood.perturbation.sensitivity import NoisyStep
 from jaxood.runner import runner as module
@@ -89,7 +90,8 @@ def test_steps_of_measures_lower(model, monkeypatch):
 
     def tried(runner, function, rows, shared=()):
         if function not in seen:
-            assert_lowers(runner, function, tuple(rows), tuple(shared))
+            first = rows.rows[0] if isinstance(rows, Parts) else rows
+            assert_lowers(runner, function, tuple(first), tuple(shared))
             seen.add(function)
         return run(runner, function, rows, shared)
 
@@ -97,5 +99,5 @@ def test_steps_of_measures_lower(model, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     jaxood.faithfulness(model, images, "grad-cam", measures=MEASURES, random_maps=1)
     kinds = [type(function) for function in seen]
-    assert set(kinds) >= {ExtractionStep, RowStep, RoadStep, NoisyStep}
+    assert set(kinds) >= {ExtractionStep, RowStep, Preparation, RoadStep, NoisyStep}
     assert kinds.count(RoadStep) == len(IMPUTATIONS)
