@@ -57,7 +57,7 @@ def _folds(rows: int) -> int:
     return max(count for count in range(1, FOLDS + 1) if rows % count == 0)
 
 
-def _joined(join, run, elements, *fields, view=lambda *fields: fields):
+def _over_pixels(join, run, elements, *fields, view=lambda *fields: fields):
     """`elements` of each pixel of `view(*fields)`, joined to one value a channel, [1, c, 1, 1]."""
 
     def fold(*fields):
@@ -75,11 +75,11 @@ def _joined(join, run, elements, *fields, view=lambda *fields: fields):
 
 
 def _sum(run, elements, *fields, **view):
-    return _joined(jnp.add, run, elements, *fields, **view)
+    return _over_pixels(jnp.add, run, elements, *fields, **view)
 
 
 def _largest(run, elements, *fields, **view):
-    return _joined(_larger, run, elements, *fields, **view)
+    return _over_pixels(_larger, run, elements, *fields, **view)
 
 
 def _ratio(a, b):

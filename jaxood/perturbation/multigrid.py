@@ -221,9 +221,7 @@ def split_mask(mask: Float[Array, "h w"]) -> FineMask:
     return split(mask[..., None])[:, 0]
 
 
-def hierarchy(
-    removed: Float[Array, "h w"], run: Run = together
-) -> tuple[FineMask, Finest, list[Level]]:
+def hierarchy(removed: Float[Array, "h w"], run: Run) -> tuple[FineMask, Finest, list[Level]]:
     """Kept pixels, and the grids, coarse ones from fine to coarse, for a mask of ones and zeros."""
     height, width = removed.shape
     kept = run(lambda removed: split_mask(1 - removed), removed)

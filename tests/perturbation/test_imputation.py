@@ -135,7 +135,7 @@ def test_one_pixel_by_hand():
 @pytest.mark.parametrize("width", [13, 14])
 def test_v_cycle_is_a_symmetric_positive_preconditioner(width):
     removed = masks(11, width)["smooth 0.5"]
-    _, finest, levels = multigrid.hierarchy(jnp.asarray(removed, jnp.float32))
+    _, finest, levels = multigrid.hierarchy(jnp.asarray(removed, jnp.float32), multigrid.together)
     assert len(levels) == 4
     pixels = np.flatnonzero(removed)
     basis = jnp.eye(removed.size)[pixels].reshape(-1, 11, width, 1)
