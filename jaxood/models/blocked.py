@@ -88,7 +88,7 @@ def _with_layers(
                 kept[name] = activation
         return activation, kept
 
-    activation, passed = in_steps(run_large, (images,), 1)
+    activation, passed = in_steps(run_large, (images,), 1) if count else run_large(images)
     before = model.stage_names[count - 1] if count else None
     for name in model.stage_names[count:]:
         activation = model.run(activation, start=before, stop=name)
