@@ -46,7 +46,7 @@ def in_steps(function: Callable[..., Any], rows: tuple[jax.Array, ...], step: in
         return jax.tree.map(lambda array: array[0], found)
 
     def stepwise(*rows):
-        if step == 1:
+        if step == 1:  # XLA would copy the blocks for the sake of an axis of length 1
             return jax.lax.map(one, rows)
         blocks = jax.tree.map(lambda array: array.reshape(-1, step, *array.shape[1:]), rows)
         found = jax.lax.map(lambda block: function(*block), blocks)
