@@ -18,6 +18,7 @@ from jaxood.data.images import Arrays
 from jaxood.detectors.sfp import SpatialPurification
 from jaxood.lanes import divided, in_lanes, lanes
 from jaxood.parallel import data_mesh
+from jaxood.perturbation.road import Explained, RoadSettings, road_curves
 from jaxood.runner.runner import Runner
 
 EXTRACTORS = (SpatialPurification(coalitions=16), attribution("smoothgrad[samples=2]"))
@@ -88,6 +89,22 @@ def test_features_are_those_of_one_program(model, one_device, monkeypatch):
     assert set(two.extras) == set(one.extras)
     for key, values in two.extras.items():
         np.testing.assert_allclose(values, one.extras[key], rtol=1e-5, atol=1e-6)
+
+
+def test_road_is_that_of_one_program(model, one_device, monkeypatch):
+    """Rows that are divided once, for every fraction."""
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    items = [Explained(f"{i}", one, i, "red", one[..., 0] / 255) for i, one in enumerate(pictures)]
+    settings, found = RoadSettings((0.2, 0.5, 0.8)), []
+    for cores in (2, 1):
+        monkeypatch.setattr(module.os, "cpu_count", lambda cores=cores: cores)
+        dispatched = Mock(wraps=module._thread)
+        monkeypatch.setattr(module, "_thread", dispatched)
+        curves = road_curves(Runner(model, one_device), items, settings, batch_size=4)
+        found.append(np.stack([one.confidence for one in curves]))
+        # Two batches of two images: pixels put in order, and three fractions.
+        assert dispatched.call_count == (2 * 4 * 2 if cores == 2 else 0)
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_of_the_users_own_is_one_program(model, one_device, monkeypatch):

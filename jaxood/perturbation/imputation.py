@@ -57,19 +57,20 @@ def _folds(rows: int) -> int:
     return max(count for count in range(1, FOLDS + 1) if rows % count == 0)
 
 
+def _folded(join, elements, *fields):
+    """`elements` of each pixel, and of rows `_folds` at a time one."""
+    parts = zip(*(jnp.split(field, _folds(len(field))) for field in fields), strict=True)
+    return reduce(join, (elements(*part) for part in parts))
+
+
 def _over_pixels(join, run, elements, *fields, view=lambda *fields: fields):
     """`elements` of each pixel of `view(*fields)`, joined to one value a channel, [1, c, 1, 1]."""
-
-    def fold(*fields):
-        fields = view(*fields)
-        if run is multigrid.together:
-            return elements(*fields)
-        parts = zip(*(jnp.split(x, _folds(len(x))) for x in fields), strict=True)
-        return reduce(join, (elements(*part) for part in parts))
-
-    values = run(fold, *fields)
-    while run is not multigrid.together and _folds(len(values)) > 1:
-        values = run(lambda x: reduce(join, jnp.split(x, _folds(len(x)))), values)
+    if run is multigrid.together:
+        values = elements(*view(*fields))
+    else:
+        values = run(lambda *fields: _folded(join, elements, *view(*fields)), *fields)
+        while _folds(len(values)) > 1:
+            values = run(partial(_folded, join, jnp.positive), values)
     whole = {jnp.add: jnp.sum, _larger: jnp.max}[join]
     return whole(values, axis=(0, *range(2, values.ndim)))[None, :, None, None]
 
@@ -93,9 +94,8 @@ def _solve(image, removed, tolerance, max_iterations, run):
     y = run(partial(multigrid.split, mode="edge"), image)
     x, mean = multigrid.fill(y, kept, run)
 
-    def given(x, removed, kept):
-        # What fills up an odd number of columns is neither: no neighbour.
-        return multigrid.bordered((removed + kept)[:, None] * x)
+    def within(mask, x):
+        return multigrid.bordered(mask[:, None] * x)
 
     def left(x, removed, diagonal, _):
         """b - A x of an image x; b itself where its removed pixels are 0."""
@@ -120,13 +120,14 @@ def _solve(image, removed, tolerance, max_iterations, run):
         x, r = x + length * multigrid.inner(p), r - length * q
         return iterations + 1, x, r, p, reach, jnp.max(length * farthest)
 
-    start = run(given, x, finest.removed, kept)
+    # What fills up an odd number of columns is neither removed nor kept: no neighbour.
+    start = run(within, finest.removed + kept, x)
     ends = [jnp.max(_largest(run, sign, y)) for sign in (jnp.positive, jnp.negative)]
     goal = tolerance * (ends[0] + ends[1])
     r = run(left, start, *finest)
     state = (jnp.int32(0), x, r, jnp.zeros_like(start), jnp.zeros_like(mean), jnp.float32(jnp.inf))
     iterations, x, r, *_ = lax.while_loop(unfinished, step, state)
-    b = run(left, run(lambda y, kept: multigrid.bordered(kept[:, None] * y), y, kept), *finest)
+    b = run(left, run(within, kept, y), *finest)
     squares = [jnp.sum(_sum(run, jnp.square, v)) for v in (r, b)]
 
     def filled(x, mean, y, removed):
