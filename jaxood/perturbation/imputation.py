@@ -94,8 +94,8 @@ def _solve(image, removed, tolerance, max_iterations, run):
     y = run(partial(multigrid.split, mode="edge"), image)
     x, mean = multigrid.fill(y, kept, run)
 
-    def within(mask, x):
-        return multigrid.bordered(mask[:, None] * x)
+    def within(x, *masks):
+        return multigrid.bordered(sum(masks)[:, None] * x)
 
     def left(x, removed, diagonal, _):
         """b - A x of an image x; b itself where its removed pixels are 0."""
@@ -121,13 +121,13 @@ def _solve(image, removed, tolerance, max_iterations, run):
         return iterations + 1, x, r, p, reach, jnp.max(length * farthest)
 
     # What fills up an odd number of columns is neither removed nor kept: no neighbour.
-    start = run(within, finest.removed + kept, x)
+    start = run(within, x, finest.removed, kept)
     ends = [jnp.max(_largest(run, sign, y)) for sign in (jnp.positive, jnp.negative)]
     goal = tolerance * (ends[0] + ends[1])
     r = run(left, start, *finest)
     state = (jnp.int32(0), x, r, jnp.zeros_like(start), jnp.zeros_like(mean), jnp.float32(jnp.inf))
     iterations, x, r, *_ = lax.while_loop(unfinished, step, state)
-    b = run(left, run(within, kept, y), *finest)
+    b = run(left, run(within, y, kept), *finest)
     squares = [jnp.sum(_sum(run, jnp.square, v)) for v in (r, b)]
 
     def filled(x, mean, y, removed):
