@@ -12,10 +12,9 @@ batch.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxood.compiling import images_a_step, in_steps
 from jaxood.context import LayerExtractor, Model, as_map, layers_of
@@ -24,7 +23,6 @@ from jaxood.outputs import ModelOutputs
 
 LARGE = 28 * 28  # places of a map, each of which has all channels
 
-Tree = TypeVar("Tree")
 Layers = dict[str, Float[Array, "n ..."]]
 
 
@@ -42,45 +40,24 @@ def forward(
       stages: of a model with named stages, whose activations are kept as well.
       over_layers: what is kept of activations, by its keys, in the place of these.
     """
-    if not isinstance(model, Backbone):
-        return model(images), {}, {}
-    whole = partial(_with_layers, model, stages=stages, over_layers=over_layers)
-    return stepwise(model, whole, (images,), images.shape[1:3])
+    return forward_of(model, lambda image: image, (images,), stages, over_layers)
 
 
-def stepwise(
-    model: Model, function: Callable[..., Tree], rows: tuple[Array, ...], size: tuple[int, ...]
-) -> Tree:
-    """`function(*rows)`, which runs the model, in such steps: what it makes stays in a cache.
-
-    Args:
-      function: a row of its result depends on the same row of `rows` only.
-      size: rows and columns of the images that it gives to the model.
-    """
-    if not isinstance(model, Backbone):
-        return function(*rows)
-    return in_steps(function, rows, model.together * images_a_step(*size))
-
-
-def _large(model: Backbone, images: Array) -> int:
-    """How many stages, of the first, are given maps of `LARGE` places or more."""
-    activation, before = jax.eval_shape(lambda x: x, images), None
-    for count, name in enumerate(model.stage_names):
-        if len(activation.shape) != 4 or math.prod(activation.shape[1:3]) < LARGE:
-            return count
-        run = partial(model.run, start=before, stop=name)
-        activation, before = jax.eval_shape(run, activation), name
-    return len(model.stage_names)
-
-
-def _with_layers(
-    model: Backbone, images, stages: Sequence[str], over_layers: Sequence[LayerExtractor]
+def forward_of(
+    model: Model,
+    image: Callable[..., Float[Array, "h w 3"]],
+    rows: tuple[Shaped[Array, "n ..."], ...],
+    stages: Sequence[str] = (),
+    over_layers: Sequence[LayerExtractor] = (),
 ) -> tuple[ModelOutputs, Layers, Layers]:
-    """The outputs, what the stages gave on the way, and what extractors make of that."""
+    """`forward` of images that are made when they are needed, each `image` of a row."""
+    if not isinstance(model, Backbone):
+        return model(jax.vmap(image)(*rows)), {}, {}
     read = {name for one in over_layers for name in layers_of(model, one.layers)}
-    count = _large(model, images)
+    made = jax.eval_shape(jax.vmap(image), *rows)
+    count, step = _large(model, made), model.together * images_a_step(*made.shape[1:3])
 
-    def run_large(images) -> tuple[Array, Layers]:
+    def large(images) -> tuple[Array, Layers]:
         activation, before, kept = images, None, {}
         for name in model.stage_names[:count]:
             activation, before = model.run(activation, start=before, stop=name), name
@@ -88,15 +65,38 @@ def _with_layers(
                 kept[name] = activation
         return activation, kept
 
-    activation, passed = in_steps(run_large, (images,), 1) if count else run_large(images)
-    before = model.stage_names[count - 1] if count else None
-    for name in model.stage_names[count:]:
-        activation = model.run(activation, start=before, stop=name)
-        if name in read:  # once, not again for each that reads it
-            activation = jax.lax.optimization_barrier(activation)
-        passed[name], before = activation, name
-    reduced = {
-        one.key: one.reduce([as_map(model, passed[name]) for name in layers_of(model, one.layers)])
-        for one in over_layers
-    }
-    return model.outputs(activation), {name: passed[name] for name in stages}, reduced
+    def rest(passed: tuple[Array, Layers]) -> tuple[ModelOutputs, Layers, Layers]:
+        """The outputs, what the stages gave on the way, and what extractors make of that."""
+        activation, kept = passed[0], dict(passed[1])
+        before = model.stage_names[count - 1] if count else None
+        for name in model.stage_names[count:]:
+            activation = model.run(activation, start=before, stop=name)
+            if name in read:  # once, not again for each that reads it
+                activation = jax.lax.optimization_barrier(activation)
+            kept[name], before = activation, name
+        reduced = {
+            one.key: one.reduce(
+                [as_map(model, kept[name]) for name in layers_of(model, one.layers)]
+            )
+            for one in over_layers
+        }
+        return model.outputs(activation), {name: kept[name] for name in stages}, reduced
+
+    def large_of(*row):
+        return jax.tree.map(lambda array: array[0], large(image(*row)[None]))
+
+    def whole(*rows):
+        return rest(large(jax.vmap(image)(*rows)))
+
+    return in_steps(whole, rows, step, (large_of, rest) if count else None)
+
+
+def _large(model: Backbone, images: jax.ShapeDtypeStruct) -> int:
+    """How many stages, of the first, are given maps of `LARGE` places or more."""
+    activation, before = images, None
+    for count, name in enumerate(model.stage_names):
+        if len(activation.shape) != 4 or math.prod(activation.shape[1:3]) < LARGE:
+            return count
+        run = partial(model.run, start=before, stop=name)
+        activation, before = jax.eval_shape(run, activation), name
+    return len(model.stage_names)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from jaxood.context import Model
 from jaxood.errors import choose
-from jaxood.models.blocked import forward, stepwise
+from jaxood.models.blocked import forward_of
 from jaxood.parallel import replicate, rounded_up
 from jaxood.perturbation.pictures import BASELINES, IMAGE, pictures
 from jaxood.perturbation.regions import Regions
@@ -144,14 +144,14 @@ class RowStep:
     ) -> Float[Array, " b"]:
         """The probability of the target in each row."""
 
-        def classified(source, fill, table, start, stop):
-            ranks, (start, stop) = tables[table], (v[:, None, None] for v in (start, stop))
+        def image(source, fill, table, start, stop):
+            ranks = tables[table]
             share = jnp.where(ranks >= start, jnp.clip(stop - ranks, 0.0, 1.0), 0.0)[..., None]
-            images = (1 - share) * pictures[source] + share * pictures[fill]
-            outputs = forward(model, images.astype(self.dtype))[0]
-            return jax.nn.softmax(outputs.logits.astype(jnp.float32))[:, target]
+            mixed = (1 - share) * pictures[source] + share * pictures[fill]
+            return mixed.astype(self.dtype)
 
-        return stepwise(model, classified, (source, fill, table, start, stop), tables.shape[1:])
+        outputs = forward_of(model, image, (source, fill, table, start, stop))[0]
+        return jax.nn.softmax(outputs.logits.astype(jnp.float32))[:, target]
 
 
 def probabilities(

@@ -33,13 +33,15 @@ CASES = {
     "stem": (3, 8, 7, 2, 3, 1),
     "dense": (6, 8, 3, 1, 1, 1),
     "dense, of many channels": (64, 72, 3, 1, 1, 1),
-    "few numbers in a window": (3, 8, 3, 1, 1, 1),
-    "few numbers in a window, strided": (3, 8, 3, 2, 1, 1),
+    "odd channels to few": (3, 8, 3, 1, 1, 1),
+    "odd channels to few, strided": (3, 32, 3, 2, 1, 1),
     "patches of two": (6, 8, 2, 2, 0, 1),
     "large stride": (6, 8, 5, 3, 1, 1),
     "stride beyond the taps": (6, 8, 2, 3, 2, 1),
     "pointwise": (6, 8, 1, 1, 0, 1),
     "pointwise strided": (6, 8, 1, 2, 0, 1),
+    "pointwise, some outputs short of whole vectors": (6, 120, 1, 1, 0, 1),
+    "pointwise strided, some outputs short": (6, 144, 1, 2, 0, 1),
     "depthwise": (6, 6, 3, 1, 1, 6),
     "depthwise strided": (6, 6, 5, 2, 2, 6),
     "grouped": (6, 12, 3, 1, 1, 3),
@@ -198,9 +200,20 @@ def test_a_network_with_kernels_laid_out_gives_the_same_and_leaves_the_other_alo
         {len(part.laid) for _, part in nnx.iter_modules(module) if isinstance(part, Conv)}
         for module in (model, laid)
     )
-    assert before == {0} and after == {0, 2, 4, 7, 14}  # of 48, 104, 208, 440 channels by 32
+    assert before == {0} and after == {0, 1, 2, 4, 7, 14}  # of 48, 104, 208, 440 channels by 32
     for ours, expected in zip(run(laid, images)[:4], run(model, images)[:4], strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("outputs", "columns"), [(24, 24), (104, 104), (120, 128), (128, 128), (144, 160), (888, 896)]
+)
+def test_a_pointwise_kernel_has_whole_vectors_where_that_adds_an_eighth_at_most(outputs, columns):
+    kernel = np.random.default_rng(0).standard_normal((1, 1, 2, outputs), np.float32)
+    (block,) = laid_out(kernel, 1, 1) or [kernel]
+    assert block.shape[-1] == columns
+    np.testing.assert_array_equal(block[..., :outputs], kernel)
+    assert not block[..., outputs:].any()
 
 
 def test_squeeze_excite_by_hand():
