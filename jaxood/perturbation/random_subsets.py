@@ -74,7 +74,7 @@ class SubsetCorrelation(RowMeasure):
     def rows(self, scene: Scene, method: str) -> Rows:
         regions = regions_of(scene.subject.size, self.patch)
         sizes = self._sizes(regions)
-        tables = [scene.random_ranks(regions, self.draw, i) for i in range(self.subsets)]
+        tables = scene.random_ranks(regions, self.draw, self.subsets)
         stop = np.concatenate([[0], np.tile(sizes, self.subsets)])  # the whole image first
         table = np.concatenate([[0], np.repeat(tables, len(sizes))])
         return scene.rows(IMAGE, self.baseline, table, stop)
@@ -88,9 +88,8 @@ class SubsetCorrelation(RowMeasure):
         falls = (probability[0] - probability[1:]).reshape(self.subsets, len(sizes))
         sums = np.empty((self.subsets, len(sizes)))
         ordered = np.empty_like(relevance)
-        for i in range(self.subsets):
-            ranks = scene.tables[scene.random_ranks(regions, self.draw, i)]
-            ordered[regions.firsts(ranks).astype(int)] = relevance
+        for i, table in enumerate(scene.random_ranks(regions, self.draw, self.subsets)):
+            ordered[regions.firsts(scene.tables[table]).astype(int)] = relevance
             sums[i] = np.cumsum(ordered)[sizes - 1]
         return [pearson(*columns) for columns in zip(sums.T, falls.T, strict=True)]
 

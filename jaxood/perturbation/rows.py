@@ -13,7 +13,9 @@ full batches through one compiled step; rows that are asked for twice are comput
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,9 +30,10 @@ from jaxood.parallel import replicate, rounded_up
 from jaxood.perturbation.pictures import BASELINES, IMAGE, pictures
 from jaxood.perturbation.regions import Regions
 from jaxood.perturbation.subject import Map, Subject
-from jaxood.runner.runner import IN_FLIGHT, Runner
+from jaxood.runner.runner import Runner
 
 TIES, ORDERS, NOISE = range(3)  # what an image's draws are for
+IN_FLIGHT = 8  # steps on the device, whose rows and results are a few numbers each
 
 
 class Rows(NamedTuple):
@@ -102,10 +105,17 @@ class Scene:
         purpose = ORDERS, draw, number, regions.side
         return self.subject.rng(self.seed, *purpose).permutation(regions.count)
 
-    def random_ranks(self, regions: Regions, draw: int, number: int) -> int:
-        """A table of that order."""
-        key = ("random", regions.side, draw, number)
-        return self.table(key, lambda: self.permutation(regions, draw, number)[regions.labels])
+    def random_ranks(self, regions: Regions, draw: int, count: int) -> list[int]:
+        """Tables of the first so many of these orders."""
+
+        def make(key: tuple[str, int, int, int]) -> np.ndarray:
+            return self.permutation(regions, draw, key[-1])[regions.labels]
+
+        keys = [("random", regions.side, draw, number) for number in range(count)]
+        new = [key for key in keys if key not in self._known]
+        with ThreadPoolExecutor() as pool:  # NumPy draws without Python's lock
+            made = dict(zip(new, pool.map(make, new), strict=True))
+        return [self.table(key, partial(made.__getitem__, key)) for key in keys]
 
     def picture(self, name: str) -> int:
         """The index of a picture, "image" or one of `BASELINES`."""
