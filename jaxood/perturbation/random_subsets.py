@@ -86,11 +86,13 @@ class SubsetCorrelation(RowMeasure):
         regions = regions_of(scene.subject.size, self.patch)
         relevance, sizes = regions.sums(scene.subject.maps[method]), self._sizes(regions)
         falls = (probability[0] - probability[1:]).reshape(self.subsets, len(sizes))
+        ends, which = np.unique(sizes, return_inverse=True)
         sums = np.empty((self.subsets, len(sizes)))
         ordered = np.empty_like(relevance)
         for i, table in enumerate(scene.random_ranks(regions, self.draw, self.subsets)):
             ordered[regions.firsts(scene.tables[table]).astype(int)] = relevance
-            sums[i] = np.cumsum(ordered)[sizes - 1]
+            parts = np.add.reduceat(ordered[: ends[-1]], [0, *ends[:-1]])
+            sums[i] = np.cumsum(parts)[which]
         return [pearson(*columns) for columns in zip(sums.T, falls.T, strict=True)]
 
 

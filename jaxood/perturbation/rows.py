@@ -82,9 +82,10 @@ class Scene:
 
         def make() -> np.ndarray:
             relevance = self.subject.maps[method].ravel()
-            ties = self.subject.rng(self.seed, TIES).random(len(relevance))
+            order = np.argsort(self.subject.rng(self.seed, TIES).random(len(relevance)))
+            order = order[np.argsort(-relevance[order], kind="stable")]
             ranks = np.empty(len(relevance), int)
-            ranks[np.lexsort((ties, -relevance))] = np.arange(len(relevance))
+            ranks[order] = np.arange(len(relevance))
             return ranks.reshape(self.subject.size)
 
         return self.table(("ranks", method), make)
