@@ -62,6 +62,14 @@ def test_steps_give_what_one_pass_gives(model, monkeypatch, n, together):
     )
 
 
+@pytest.mark.cpu
+def test_the_classifier_is_read_once_for_all_steps(model, monkeypatch):
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 4)
+    step, _ = compiled(model, noise(24))
+    text = step.as_text()
+    assert "while" in text and "f32[24,6]" in text and "f32[8,6]" not in text
+
+
 @pytest.mark.parametrize("n", [4, 12])
 @pytest.mark.parametrize("large", [64, 65])  # the first stage, none
 def test_layers_are_what_their_stages_give_whatever_their_order(model, monkeypatch, n, large):
