@@ -22,7 +22,7 @@ Activation = Callable[[Array], Array]
 NARROW = 32
 # Columns that YNNPACK's products take at once. A kernel of 120 is kept with zeros up to 128, and
 # takes 0.81 of the time; 440 takes 0.93; 104 or 48 would take 1.03 or more.
-LANES = 32
+COLUMNS = 32
 MOST_ZEROS = 1 / 8
 
 
@@ -57,7 +57,7 @@ def _dense(x, kernel, stride, pads, groups=1):
 def _direct(x, kernel, stride, pads):
     """A convolution on a CPU: with a channel of zeros where YNNPACK is slow without, in stems."""
     odd, outputs = kernel.shape[2] % 2, kernel.shape[3]
-    if odd and outputs <= LANES:  # 3 to 32 channels take 0.43 of the time so
+    if odd and outputs <= COLUMNS:  # 3 to 32 channels take 0.43 of the time so
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)))
         kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0)))
     return _dense(x, kernel, stride, pads)
@@ -157,23 +157,17 @@ def _around(x, kernel, slope, stride, pads):
     return found
 
 
-def _windows(x, kernel, stride):
-    """What each place of the kernel meets: its row and column there, and that part of `x`."""
+def _shifted(x, kernel, stride):
+    """Shifted multiply-adds: one fused loop, where the CPU's grouped convolution is 50x slower."""
     rows, columns = kernel.shape[:2]
     height = (x.shape[1] - rows) // stride + 1
     width = (x.shape[2] - columns) // stride + 1
+    total, wide = 0.0, np.promote_types(x.dtype, np.float32)
     for i in range(rows):
         for j in range(columns):
             part = x[:, i : i + (height - 1) * stride + 1 : stride]
-            yield i, j, part[:, :, j : j + (width - 1) * stride + 1 : stride]
-
-
-def _shifted(x, kernel, stride):
-    """Shifted multiply-adds: one fused loop, where the CPU's grouped convolution is 50x slower."""
-    total, wide = 0.0, np.promote_types(x.dtype, np.float32)
-    for i, j, part in _windows(x, kernel, stride):
-        weight = kernel[i, j, 0].astype(wide)
-        total = total + part.astype(wide) * weight[None, None, None]
+            part = part[:, :, j : j + (width - 1) * stride + 1 : stride]
+            total = total + part.astype(wide) * kernel[i, j, 0].astype(wide)[None, None, None]
     return total.astype(x.dtype)
 
 
@@ -211,9 +205,9 @@ def laid_out(
     xp = np if isinstance(kernel, np.ndarray) else jnp
     rows, columns, inputs, outputs = kernel.shape
     if groups == 1 and (rows, columns) == (1, 1):
-        more = -outputs % LANES
-        few = 0 < more <= outputs * MOST_ZEROS
-        return [xp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more)))] if few else []
+        more = -outputs % COLUMNS
+        pays = 0 < more <= outputs * MOST_ZEROS
+        return [xp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more)))] if pays else []
     if groups == 1:
         return [winograd_taps(kernel)] if winograd_pays(kernel, stride, positions) else []
     if inputs == 1 and outputs == groups:
