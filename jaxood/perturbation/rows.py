@@ -33,7 +33,7 @@ from jaxood.perturbation.subject import Map, Subject
 from jaxood.runner.runner import Runner
 
 TIES, ORDERS, NOISE = range(3)  # what an image's draws are for
-IN_FLIGHT = 8  # steps on the device, whose rows and results are a few numbers each
+IN_FLIGHT = 3  # steps on the device: few, since whoever interrupts a run waits for them
 
 
 class Rows(NamedTuple):
