@@ -24,6 +24,9 @@ NARROW = 32
 # takes 0.81 of the time; 440 takes 0.93; 104 or 48 would take 1.03 or more.
 COLUMNS = 32
 MOST_ZEROS = 1 / 8
+# Weights of a depthwise kernel that a core's first cache keeps, with as many inputs: 39 of 48 KiB.
+HELD = 5000
+VECTOR = 16  # numbers in one of AVX-512
 
 
 def relu(x: Array) -> Array:
@@ -157,8 +160,25 @@ def _around(x, kernel, slope, stride, pads):
     return found
 
 
+def _blocks(kernel):
+    """Blocks of channels of which a depthwise kernel, and what it meets, stay in the first cache.
+
+    The loop over channels is the innermost. Beside all at once 25 taps of 672 take 0.36 of the
+    time, 49 of 384 0.37, 9 of 960 0.55.
+    """
+    wanted, channels = round(kernel.size / HELD), kernel.shape[3]
+    return next((some for some in range(wanted, 2 * wanted) if channels % (some * VECTOR) == 0), 1)
+
+
 def _shifted(x, kernel, stride):
-    """Shifted multiply-adds: one fused loop, where the CPU's grouped convolution is 50x slower."""
+    """Shifted multiply-adds: a fused loop, where the CPU's grouped convolution is 50x slower.
+
+    A loop for each block of channels.
+    """
+    blocks = _blocks(kernel)
+    if blocks > 1:
+        parts = zip(jnp.split(x, blocks, -1), jnp.split(kernel, blocks, -1), strict=True)
+        return jnp.concatenate([_shifted(*part, stride) for part in parts], -1)
     rows, columns = kernel.shape[:2]
     height = (x.shape[1] - rows) // stride + 1
     width = (x.shape[2] - columns) // stride + 1
@@ -171,14 +191,23 @@ def _shifted(x, kernel, stride):
     return total.astype(x.dtype)
 
 
-def _in_bands(x, kernel, stride, pads):
-    """`_depthwise` in a loop over bands of rows, out of which XLA's CPU compiler fuses nothing.
+def _in_loop(x, kernel, stride, pads):
+    """`_depthwise` in a loop, out of which XLA's CPU compiler fuses nothing.
 
     A LayerNorm reads its input three times, and would compute the convolution as often, channel by
     channel: 13 ms instead of 1.5 for 7 x 7 taps on a map of 56 x 56 x 96. An optimization barrier
-    does not stop it.
+    does not stop it. Over blocks of channels, or where there is one, bands of rows.
     """
-    rows = kernel.shape[0]
+    blocks, (rows, _, _, channels) = _blocks(kernel), kernel.shape
+    if blocks > 1:
+        width = channels // blocks
+
+        def block(first):
+            part = (jax.lax.dynamic_slice_in_dim(a, first, width, axis=3) for a in (x, kernel))
+            return _depthwise(*part, stride, pads)
+
+        found = jnp.moveaxis(jax.lax.map(block, jnp.arange(0, channels, width)), 0, 3)
+        return found.reshape(*found.shape[:3], channels)
     height = x.shape[1] + sum(pads[0]) - rows + 1
     count = next((some for some in range(2, height + 1) if height % some == 0), 1)
     if stride > 1 or count == 1:
@@ -261,7 +290,7 @@ def convolve(
 
     def cpu(x, kernel, laid):
         if kernel.shape[2] == 1 and kernel.shape[3] == groups:
-            return (_in_bands if normed else _depthwise)(x, kernel, stride, pads)
+            return (_in_loop if normed else _depthwise)(x, kernel, stride, pads)
         laid = laid or laid_out(kernel, stride, groups, x.shape[1] * x.shape[2])
         return _group_by_group(x, laid or [kernel], stride, pads)
 

@@ -74,7 +74,7 @@ class Scene:
         """The index of a table; equal keys mean equal tables."""
         if key not in self._known:
             self._known[key] = len(self.tables)
-            self.tables.append(make().astype(np.float32))
+            self.tables.append(make().astype(np.float32, copy=False))
         return self._known[key]
 
     def ranks(self, method: str) -> int:
@@ -110,7 +110,7 @@ class Scene:
         """Tables of the first so many of these orders."""
 
         def make(key: tuple[str, int, int, int]) -> np.ndarray:
-            return self.permutation(regions, draw, key[-1])[regions.labels]
+            return self.permutation(regions, draw, key[-1]).astype(np.float32)[regions.labels]
 
         keys = [("random", regions.side, draw, number) for number in range(count)]
         new = [key for key in keys if key not in self._known]
