@@ -95,14 +95,26 @@ class Backbone(nnx.Module):
     def head(self) -> Head:
         return self.classifier.head()
 
-    def run(self, inputs: Array, start: str | None = None, stop: str | None = None) -> Array:
-        """Runs the stages after `start` (None: from the images) up to and including `stop`."""
+    def run(
+        self,
+        inputs: Array,
+        start: str | None = None,
+        stop: str | None = None,
+        in_bands: bool = False,
+    ) -> Array:
+        """Runs the stages after `start` (None: from the images) up to and including `stop`.
+
+        Args:
+          in_bands: as a CPU does it for one image, by `in_bands` of the stages that have that.
+        """
         names = self.stage_names
         first = names.index(choose("start", start, names)) + 1 if start else 0
         last = names.index(choose("stop", stop, names)) + 1 if stop else len(names)
         with jax.default_matmul_precision(self.products):
             for name in names[first:last]:
-                inputs = self.stages[name](inputs)
+                stage = self.stages[name]
+                banded = getattr(stage, "in_bands", None) if in_bands else None
+                inputs = (banded or stage)(inputs)
         return inputs
 
     def outputs(self, features: Array) -> ModelOutputs:

@@ -57,10 +57,10 @@ def forward_of(
     made = jax.eval_shape(jax.vmap(image), *rows)
     count, step = _large(model, made), model.together * images_a_step(*made.shape[1:3])
 
-    def large(images) -> tuple[Array, Layers]:
+    def large(images, in_bands: bool = False) -> tuple[Array, Layers]:
         activation, before, kept = images, None, {}
         for name in model.stage_names[:count]:
-            activation, before = model.run(activation, start=before, stop=name), name
+            activation, before = model.run(activation, before, name, in_bands), name
             if name in read or name in stages:
                 kept[name] = activation
         return activation, kept
@@ -83,7 +83,7 @@ def forward_of(
         return model.outputs(activation), {name: kept[name] for name in stages}, reduced
 
     def large_of(*row):
-        return jax.tree.map(lambda array: array[0], large(image(*row)[None]))
+        return jax.tree.map(lambda array: array[0], large(image(*row)[None], True))
 
     def whole(*rows):
         return rest(large(jax.vmap(image)(*rows)))

@@ -37,7 +37,7 @@ def relu6(x: Array) -> Array:
     return jax.nn.relu6(x)
 
 
-def _pads(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
+def pads_of(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
     """Zeros before and after an axis: as many on both sides, or TensorFlow's "SAME"."""
     if isinstance(padding, str):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -277,14 +277,19 @@ def convolve(
     groups: int,
     normed: bool = False,
     laid: Sequence[Float[Array, "..."]] = (),
+    rows: tuple[int, int] | None = None,
 ) -> Float[Array, "n h2 w2 o"]:
     """`lax.conv_general_dilated`, and on a CPU what is faster there.
 
     Args:
+      rows: of zeros above and below, in the place of those that `padding` says.
       normed: whether a LayerNorm follows.
       laid: `laid_out` of the kernel, if it was made before.
     """
-    pads = tuple(_pads(x.shape[1 + axis], kernel.shape[axis], stride, padding) for axis in range(2))
+    above, left = (
+        pads_of(x.shape[1 + axis], kernel.shape[axis], stride, padding) for axis in range(2)
+    )
+    pads = rows or above, left
     if kernel.shape[:2] == (1, 1) and groups == 1:
         return _pointwise(x, laid[0] if laid else kernel, stride)[..., : kernel.shape[3]]
 
@@ -339,9 +344,12 @@ class Conv(nnx.Module):
         laid = laid_out(np.asarray(self.kernel[...]), self.stride, self.groups)
         self.laid = nnx.List([nnx.Variable(jnp.asarray(block)) for block in laid])
 
-    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
+    def __call__(
+        self, x: Float[Array, "n h w i"], rows: tuple[int, int] | None = None
+    ) -> Float[Array, "n h2 w2 o"]:
+        """`rows` of zeros above and below, in the place of those that `padding` says."""
         how = self.stride, self.padding, self.groups, self.normed
-        x = convolve(x, self.kernel[...], *how, [block[...] for block in self.laid])
+        x = convolve(x, self.kernel[...], *how, [block[...] for block in self.laid], rows)
         x = add_bias(x, self.bias[...])
         return self.activation(x) if self.activation else x
 

@@ -144,11 +144,7 @@ class RowStep:
     def __call__(
         self,
         model: Model,
-        source: Int[Array, " b"],
-        fill: Int[Array, " b"],
-        table: Int[Array, " b"],
-        start: Float[Array, " b"],
-        stop: Float[Array, " b"],
+        rows: Float[Array, "b 5"],
         pictures: Float[Array, "k h w 3"],
         tables: Float[Array, "t h w"],
         target: Int[Array, ""],
@@ -161,7 +157,8 @@ class RowStep:
             mixed = (1 - share) * pictures[source] + share * pictures[fill]
             return mixed.astype(self.dtype)
 
-        outputs = forward_of(model, image, (source, fill, table, start, stop))[0]
+        columns = *rows[:, :3].astype(jnp.int32).T, *rows[:, 3:].T
+        outputs = forward_of(model, image, columns)[0]
         return jax.nn.softmax(outputs.logits.astype(jnp.float32))[:, target]
 
 
@@ -193,9 +190,8 @@ def probabilities(
         told(size / -(-len(distinct) // size * size))
 
     for first in range(0, len(distinct), size):
-        chosen = np.resize(distinct[first : first + size], (size, 5))
-        whole, limits = chosen[:, :3].astype(np.int32), chosen[:, 3:].astype(np.float32)
-        in_flight.append(runner.run(step, (*whole.T, *limits.T), shared))
+        chosen = np.resize(distinct[first : first + size], (size, 5)).astype(np.float32)
+        in_flight.append(runner.run(step, (chosen,), shared))
         if len(in_flight) == IN_FLIGHT:
             fetch()
     while in_flight:
