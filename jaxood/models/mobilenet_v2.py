@@ -50,8 +50,8 @@ class InvertedResidual(nnx.Module):
         (size, _, _, width), stride = self.depthwise.kernel.shape, self.depthwise.stride
         above, below = pads_of(x.shape[1], size, stride, self.depthwise.padding)
         height = (x.shape[1] + above + below - size) // stride + 1
-        wanted = -(-x.shape[1] * x.shape[2] * width // BAND)
-        bands = next((some for some in range(wanted, height + 1) if height % some == 0), 1)
+        wanted = min(-(-x.shape[1] * x.shape[2] * width // BAND), height)
+        bands = next((some for some in range(wanted, 2 * wanted) if height % some == 0), 1)
         if self.residual or not self.expand or bands == 1:
             return self(x)
         parts, rows = [], height // bands

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch_networks
 from flax import nnx
+from untrained import drawn_network
 
 import jaxood
 from jaxood import compiling
-from jaxood.models import blocked
+from jaxood.models import blocked, mobilenet_v2
 from jaxood.models.digits_cnn import digits_cnn, initialise
 from jaxood.models.layers import Conv
 from jaxood.models.loading import own_model
+from jaxood.models.mobilenet_v2 import InvertedResidual
 from jaxood.models.registry import ARCHITECTURES, LoadedModel
 from jaxood.parallel import replicate, shard
 from jaxood.runner import runner as runners
@@ -98,6 +100,61 @@ def test_every_stage_runs_once_where_layers_are_asked_for(model, monkeypatch):
     outputs, layers, _ = blocked.forward(model, noise(2), model.stage_names)
     assert len(layers) == len(calls) == 3
     np.testing.assert_array_equal(outputs.feature_map, layers["conv3"])
+
+
+def drawn_block(*how):
+    block, rng = InvertedResidual(*how), np.random.default_rng(0)
+    _, state = nnx.split(block)
+    values = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.5, x.shape), x.dtype), state)
+    nnx.update(block, values)
+    return block
+
+
+# inputs, outputs, expansion, size, stride, padding
+@pytest.mark.parametrize(
+    "how",
+    [
+        (4, 6, 3, 3, 2, None),
+        (4, 6, 3, 3, 1, None),
+        (4, 6, 3, 5, 2, "SAME"),
+        (4, 6, 3, 5, 1, "SAME"),
+        (4, 4, 3, 3, 1, None),  # with a shortcut
+        (4, 6, 1, 3, 1, None),  # nothing is widened
+    ],
+)
+@pytest.mark.parametrize("height", [9, 12])
+@pytest.mark.parametrize("held", [1, 150, 350, 1 << 20])
+def test_a_block_in_bands_gives_what_it_gives_whole(monkeypatch, how, height, held):
+    monkeypatch.setattr(mobilenet_v2, "BAND", held)
+    block = drawn_block(*how)
+    x = np.random.default_rng(1).standard_normal((1, height, 7, 4), np.float32)
+    wanted = block(jnp.asarray(x))
+    np.testing.assert_allclose(block.in_bands(jnp.asarray(x)), wanted, rtol=1e-5, atol=1e-5)
+    rows = []
+    monkeypatch.setattr(block.project, "activation", lambda x: rows.append(x.shape[1]) or x)
+    block.in_bands(jnp.asarray(x))
+    whole = held > height * 7 * 12 or block.residual or not block.expand
+    assert sum(rows) == wanted.shape[1] and len(set(rows)) == 1 and (len(rows) == 1) == whole
+
+
+@pytest.mark.cpu
+def test_a_cpu_takes_single_images_in_bands_and_others_whole(monkeypatch):
+    monkeypatch.setattr(mobilenet_v2, "BAND", 1 << 10)
+    monkeypatch.setattr(blocked, "images_a_step", lambda height, width: 2)
+    network = drawn_network("mobilenet_v2").module
+    images = jnp.asarray(torch_networks.noise(4, 64))
+    monkeypatch.setattr(blocked, "LARGE", 8 * 8)
+    calls = []
+    plain = InvertedResidual.in_bands
+    monkeypatch.setattr(
+        InvertedResidual, "in_bands", lambda self, x: calls.append(len(x)) or plain(self, x)
+    )
+    graphdef, state = nnx.split(network)
+    step = jax.jit(lambda state, x: blocked.forward(nnx.merge(graphdef, state), x)[0].logits)
+    logits = step(state, images)
+    wanted = network(images).logits
+    assert set(calls) == {1} and len(calls) == 7  # given 32 x 32 to 8 x 8
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.cpu

@@ -45,6 +45,9 @@ CASES = {
     "pointwise strided, some outputs short": (6, 144, 1, 2, 0, 1),
     "depthwise": (6, 6, 3, 1, 1, 6),
     "depthwise strided": (6, 6, 5, 2, 2, 6),
+    "depthwise, two blocks of channels": (192, 192, 7, 1, 3, 192),
+    "depthwise strided, two blocks of channels": (416, 416, 5, 2, 2, 416),
+    "depthwise, no blocks of whole vectors": (400, 400, 5, 1, 2, 400),
     "grouped": (6, 12, 3, 1, 1, 3),
     "grouped strided": (6, 6, 3, 2, 1, 3),
     "two narrow groups at once, one left": (40, 20, 3, 1, 1, 5),
@@ -91,14 +94,14 @@ def test_convolution_is_torchs_under_jit_and_vmap_and_in_bfloat16(case):
     assert np.abs(half.astype(jnp.float32) - wanted).max() < 0.02 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("height", [1, 7, 8, 9])
-def test_convolution_before_a_norm_is_torchs_and_so_are_its_gradients(height):
-    """In bands of rows: seven of one, two of four, three of three."""
-    x, kernel = drawn((6, 6, 5, 1, 2, 6), height=height)
-    wanted = reference(x, kernel, 1, 2, 6)
+@pytest.mark.parametrize(("height", "channels"), [(1, 6), (7, 6), (8, 6), (9, 6), (7, 416)])
+def test_convolution_before_a_norm_is_torchs_and_so_are_its_gradients(height, channels):
+    """In bands of rows: seven of one, two of four, three of three; in two blocks of channels."""
+    x, kernel = drawn((channels, channels, 5, 1, 2, channels), height=height)
+    wanted = reference(x, kernel, 1, 2, channels)
 
     def call(x, kernel):
-        return convolve(x, kernel, 1, 2, 6, normed=True)
+        return convolve(x, kernel, 1, 2, channels, normed=True)
 
     tolerance = {"rtol": 1e-5, "atol": 1e-5 * np.abs(wanted).max()}
     np.testing.assert_allclose(jax.jit(call)(x, kernel), wanted, **tolerance)
@@ -106,7 +109,7 @@ def test_convolution_before_a_norm_is_torchs_and_so_are_its_gradients(height):
     assert half.dtype == jnp.bfloat16
     tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, kernel)]
     moved = tensors[0].permute(0, 3, 1, 2), tensors[1].permute(3, 2, 0, 1)
-    (torch.nn.functional.conv2d(*moved, None, 1, 2, groups=6) ** 2).sum().backward()
+    (torch.nn.functional.conv2d(*moved, None, 1, 2, groups=channels) ** 2).sum().backward()
     found = jax.jit(jax.grad(lambda *a: jnp.sum(call(*a) ** 2), (0, 1)))(x, kernel)
     for ours, theirs in zip(found, tensors, strict=True):
         expected = theirs.grad.numpy()
@@ -136,6 +139,18 @@ def test_gradients_of_a_convolution_are_torchs(case):
     for ours, tensor in zip(found, (*tensors, tensors[0]), strict=True):
         wanted = tensor.grad.numpy()
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.cpu
+def test_a_depthwise_kernel_larger_than_the_first_cache_is_taken_in_blocks():
+    """Two of 208 channels: no loop multiplies all 416."""
+
+    def loops(channels):
+        x, kernel = drawn((channels, channels, 5, 1, 2, channels))
+        lowered = jax.jit(lambda *a: convolve(*a, 1, 2, channels)).lower(x, kernel)
+        return lowered.compile().as_text().count("concatenate(")
+
+    assert (loops(192), loops(416)) == (0, 1)
 
 
 @pytest.mark.parametrize(("size", "side", "stride"), [(3, 8, 2), (3, 9, 2), (5, 8, 2), (5, 7, 1)])
